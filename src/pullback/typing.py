@@ -1,0 +1,70 @@
+"""The shape alphabet and the protocols of the package.
+
+Letters in shape annotations: ``n`` points, ``p`` data features, ``d`` latent dimensions, ``r`` rank of an
+ambient factor, ``b`` rows of a batch, ``m`` pairs of points (in `pullback.jets`: rows of a jet), ``k`` classes.
+"""
+
+from collections.abc import Callable
+from typing import Literal, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Map = Callable[[Tensor], Tensor]
+"""A map between batches of points, ``(n, a) -> (n, b)``, that treats its rows independently."""
+
+Schedule = Callable[[int], float]
+"""A number that changes with the training step."""
+
+Device = Literal["auto", "cpu", "cuda", "mps"] | str
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """A Riemannian metric on a latent space."""
+
+    def tensor(self, z: Tensor) -> Tensor:
+        """Metric tensor g(z): ``(n, d) -> (n, d, d)``."""
+        ...
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Inverse metric tensor: ``(n, d) -> (n, d, d)``."""
+        ...
+
+    def logdet(self, z: Tensor) -> Tensor:
+        """log det g(z): ``(n, d) -> (n,)``."""
+        ...
+
+
+@runtime_checkable
+class Ambient(Protocol):
+    """The metric W of data space, known by its action; W itself is never formed."""
+
+    def apply(self, y: Tensor, v: Tensor) -> Tensor:
+        """W(y) v for one or more vectors per point: y ``(n, p)``, v ``(n, p)`` or ``(n, p, k)``."""
+        ...
+
+    def flattening(self) -> nn.Module | None:
+        """A map phi with W = (d phi)^T (d phi), so that phi after f is an isometric embedding; None if there is none."""
+        ...
+
+
+@runtime_checkable
+class Likelihood(Protocol):
+    """A distribution of data given what a decoder returns."""
+
+    def log_prob(self, x: Tensor, params: Tensor) -> Tensor:
+        """log p(x | params), summed over features, every constant included: ``(b,)``."""
+        ...
+
+    def mean(self, params: Tensor) -> Tensor:
+        """Expected data ``(b, p)``."""
+        ...
+
+    def ambient(self) -> Ambient:
+        """The Fisher metric of the same family."""
+        ...
+
+
+Points = Float[Tensor, "n d"]
+"""Latent points, one a row."""
