@@ -1,3 +1,61 @@
-"""See, shape and sample the geometry of a latent space."""
+"""See, shape and sample the geometry of a latent space.
+
+Public names are resolved on first use (PEP 562), so that ``import pullback`` stays quick and loads no more than
+it needs; ``__init__.pyi`` beside this file tells type checkers the same.
+"""
+
+from importlib import import_module
+from typing import Any
+
 from pullback._version import __version__
-__all__ = ["__version__"]
+
+_ROOMS = ("ambient", "data", "geometry", "jets", "metrics", "models", "plots", "training")
+
+_HOME = {
+    "pullback.jets": (
+        "DirectionalJet",
+        "Jet",
+        "LocalAffine",
+        "MetricJet",
+        "PackedJet",
+        "PiecewiseLinearWarning",
+        "contract_hessian",
+        "contract_third",
+        "directional_jet",
+        "jet",
+        "local_affine",
+        "metric_jet",
+        "reference_jet",
+        "register_jet_rule",
+    ),
+    "pullback.metrics": ("EuclideanMetric", "PullbackMetric"),
+    "pullback.geometry": (
+        "Flatness",
+        "Geodesic",
+        "curve_energy",
+        "curve_length",
+        "distance",
+        "flatness",
+        "geodesic",
+        "magnification",
+        "volume",
+    ),
+    "pullback.estimators": ("VAE", "Autoencoder", "Samples", "load", "register_module"),
+    "pullback.reporting": ("Diagnosis", "diagnose", "report"),
+    "pullback.io": ("FormatError",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = ["__version__", *_ROOMS, *sorted(_MODULE_OF)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"pullback.{name}")
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name]), name)
+    raise AttributeError(f"module 'pullback' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,57 @@
+# Everything runs in .venv, made here from pyproject.toml with the versions of constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+JOBS ?= 2
+export OMP_NUM_THREADS ?= 1
+export MPLBACKEND ?= Agg
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow check data bench docs clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | column -t -s '|'
+
+$(VENV)/.made:
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.core: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) --constraint constraints.txt --editable '.[test,check]'
+	@touch $@ $(VENV)/.core
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(PIP) --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+$(VENV)/.data: $(VENV)/.dev constraints-data.txt
+	$(PIP) --no-deps --requirement constraints-data.txt
+	@touch $@
+
+demo: $(VENV)/.core  ## install, fit a model on the handwritten digits, write its report
+	$(BIN)/pullback demo --out runs/demo --overwrite
+
+test: $(VENV)/.dev  ## run the tests (a few minutes)
+	$(BIN)/python -m pytest --numprocesses $(JOBS)
+
+slow: $(VENV)/.dev  ## run the slower truth tests
+	$(BIN)/python -m pytest --numprocesses $(JOBS) -m slow
+
+check: $(VENV)/.dev  ## lint, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+data: $(VENV)/.data  ## install the packages that carry the optional data sets
+
+docs: $(VENV)/.docs  ## build the documentation into docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) .venv-peers runs docs/_build docs/gallery docs/api
