@@ -1,0 +1,180 @@
+"""Ambient metrics: W by its action, the Fisher information, and the flattening maps."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from pullback import ambient as A
+
+THETA = torch.tensor([0.4, 1.5, 7.0, 30.0, 2.0], dtype=torch.float64)
+WEIGHT = torch.tensor([0.5, 1.0, 2.0, 4.0, 0.1], dtype=torch.float64)
+FACTOR = torch.randn(5, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+AMBIENTS = {
+    "Euclidean": A.Euclidean(),
+    "Diagonal": A.Diagonal(WEIGHT),
+    "LowRank": A.LowRank(FACTOR),
+    "Gaussian": A.Gaussian(WEIGHT),
+    "Gaussian scalar": A.Gaussian(0.3),
+    "Bernoulli": A.Bernoulli(),
+    "Poisson": A.Poisson(),
+    "NegativeBinomial": A.NegativeBinomial(THETA),
+    "NegativeBinomial scalar": A.NegativeBinomial(2.5),
+    "Categorical": A.Categorical(3),
+    "LearnedGaussian": A.LearnedGaussian(),
+}
+
+
+def outputs(name: str, dtype: torch.dtype = torch.float64, n: int = 4) -> torch.Tensor:
+    width = 6 if name == "LearnedGaussian" else 5
+    return 2 * torch.randn(n, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(
+        dtype
+    )
+
+
+def full_matrix(ambient, y: torch.Tensor) -> torch.Tensor:
+    eye = torch.eye(y.shape[1], dtype=y.dtype).expand(len(y), -1, -1)
+    return ambient.apply(y, eye)
+
+
+@pytest.mark.parametrize("name", AMBIENTS)
+def test_action_is_a_symmetric_positive_form_and_agrees_in_all_shapes(name, dtype):
+    ambient, y = AMBIENTS[name], outputs(name, dtype)
+    W = full_matrix(ambient, y)
+    assert W.dtype == dtype
+    tolerance = 1e-13 if dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(W, W.mT, rtol=tolerance, atol=tolerance)
+    assert torch.linalg.eigvalsh(W).min() > -10 * tolerance * W.abs().max()
+    v = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    expected = (W @ v.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(ambient.apply(y, v), expected, rtol=10 * tolerance, atol=10 * tolerance)
+    torch.testing.assert_close(
+        ambient.quadratic(y, v), (v * expected).sum(-1), rtol=20 * tolerance, atol=20 * tolerance
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in AMBIENTS if name != "LearnedGaussian"])
+def test_flattening_pulls_the_flat_metric_back_to_w(name):
+    """W(y) = (d phi)ᵀ (d phi), to 1e-13 (acceptance 13)."""
+    ambient, y = AMBIENTS[name], outputs(name)
+    phi = ambient.flattening()
+    J = torch.func.vmap(torch.func.jacrev(lambda row: phi(row[None])[0]))(y)
+    torch.testing.assert_close(J.mT @ J, full_matrix(ambient, y), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["Bernoulli", "Poisson", "NegativeBinomial", "Categorical"])
+def test_flattening_and_its_derivative_are_finite_far_out(name, dtype):
+    far = torch.tensor([[-80.0, -60.0, 0.0, 60.0, 80.0]], dtype=dtype, requires_grad=True)
+    phi = AMBIENTS[name].flattening()
+    value = phi(far)
+    (slope,) = torch.autograd.grad(value.sum(), far)
+    assert torch.isfinite(value).all()
+    assert torch.isfinite(slope).all()
+
+
+def test_bernoulli_flattening_has_its_true_slope_at_zero():
+    eta = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(A.BernoulliFlattening()(eta).sum(), eta)
+    assert slope.item() == pytest.approx(0.5, rel=1e-15)
+
+
+def fisher_by_summation(name: str, y: torch.Tensor) -> torch.Tensor:
+    """Σ_x p(x) (∂ log p)(∂ log p)ᵀ per feature, by summing over the support."""
+    if name == "Bernoulli":
+        x = torch.arange(2, dtype=y.dtype)
+        distribution = lambda eta: torch.distributions.Bernoulli(logits=eta)  # noqa: E731
+    elif name == "Poisson":
+        x = torch.arange(400, dtype=y.dtype)
+        distribution = lambda eta: torch.distributions.Poisson(torch.exp(eta))  # noqa: E731
+    else:
+        x = torch.arange(20_000, dtype=y.dtype)
+        distribution = lambda eta: torch.distributions.NegativeBinomial(THETA, logits=eta - torch.log(THETA))  # noqa: E731
+    eta = y.expand(len(x), *y.shape).clone().requires_grad_()
+    log_p = distribution(eta).log_prob(x[:, None, None])
+    (score,) = torch.autograd.grad(log_p.sum(), eta)
+    return (log_p.exp().detach() * score.square()).sum(0)
+
+
+@pytest.mark.parametrize("name", ["Bernoulli", "Poisson", "NegativeBinomial"])
+def test_action_is_the_fisher_information_summed_over_the_support(name):
+    y = outputs(name, n=2).clamp(-2, 2)
+    W = AMBIENTS[name].apply(y, torch.ones_like(y))
+    torch.testing.assert_close(fisher_by_summation(name, y), W, rtol=2e-12, atol=2e-13)
+
+
+def kl_of(name: str, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    D = torch.distributions
+    if name == "Bernoulli":
+        return D.kl_divergence(D.Bernoulli(logits=a), D.Bernoulli(logits=b)).sum(-1)
+    if name == "Poisson":
+        return D.kl_divergence(D.Poisson(a.exp()), D.Poisson(b.exp())).sum(-1)
+    if name == "Gaussian":
+        return D.kl_divergence(D.Normal(a, WEIGHT), D.Normal(b, WEIGHT)).sum(-1)
+    if name == "Categorical":
+        return 3 * D.kl_divergence(D.Categorical(logits=a), D.Categorical(logits=b))
+    if name == "LearnedGaussian":
+        (ma, la), (mb, lb) = a.chunk(2, dim=-1), b.chunk(2, dim=-1)
+        return D.kl_divergence(D.Normal(ma, la.exp()), D.Normal(mb, lb.exp())).sum(-1)
+    mu, nu = a.exp(), b.exp()
+    # Same inverse dispersion: the binomial coefficients cancel in the log ratio.
+    return (mu * torch.log(mu / nu) - (mu + THETA) * torch.log((mu + THETA) / (nu + THETA))).sum(-1)
+
+
+@pytest.mark.parametrize(
+    "name", ["Gaussian", "Bernoulli", "Poisson", "NegativeBinomial", "Categorical", "LearnedGaussian"]
+)
+def test_twice_the_divergence_of_near_points_is_the_squared_length(name):
+    """2 KL(y - Δ/2, y + Δ/2) / ds² within 1e-3 of 1 at |Δ| = 1e-3 (acceptance 13)."""
+    y = outputs(name).clamp(-1.5, 1.5)
+    step = torch.randn(y.shape, generator=torch.Generator().manual_seed(5), dtype=y.dtype)
+    step = 1e-3 * step / step.norm(dim=-1, keepdim=True)
+    ratio = 2 * kl_of(name, y - step / 2, y + step / 2) / AMBIENTS[name].quadratic(y, step)
+    assert (ratio - 1).abs().max() < 1e-3
+
+
+def test_low_rank_with_one_factor_a_row_and_with_a_function_of_z():
+    factors = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    y, v = outputs("LowRank"), outputs("LowRank") + 1
+    per_row = A.LowRank(factors)
+    expected = (factors @ factors.mT @ v.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(per_row.apply(y, v), expected)
+    torch.testing.assert_close(per_row.apply(y, v.unsqueeze(-1)).squeeze(-1), expected)
+    assert per_row.flattening() is None
+    z = torch.ones(4, 2, dtype=torch.float64)
+    by_place = A.LowRank(lambda z: factors * z[:, :1, None])
+    assert by_place.flattening() is None
+    torch.testing.assert_close(by_place.at(2 * z).apply(y, v), 4 * expected)
+    with pytest.raises(TypeError, match=r"ambient\.at\(z\)"):
+        by_place.apply(y, v)
+
+
+def test_low_rank_flattening_is_a_frozen_linear_layer():
+    layer = A.LowRank(FACTOR).flattening()
+    assert type(layer) is nn.Linear
+    assert layer.bias is None
+    assert not layer.weight.requires_grad
+    torch.testing.assert_close(layer(outputs("LowRank")), outputs("LowRank") @ FACTOR)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: A.Diagonal(torch.tensor([1.0, 0.0, 2.0])), r"weight: .* at index \(1,\)"),
+        (lambda: A.Gaussian(torch.tensor([1.0, 2.0, -3.0])), r"sigma: .* at index \(2,\)"),
+        (lambda: A.Gaussian(0.0), "sigma: "),
+        (lambda: A.NegativeBinomial(torch.tensor([1.0, math.nan])), r"dispersion: .* at index \(1,\)"),
+        (lambda: A.Categorical(0), "count: "),
+        (lambda: A.LowRank(torch.ones(4)), "pass a factor U, not W"),
+        (lambda: A.LowRank(torch.full((4, 2), math.inf)), "factor: "),
+    ],
+)
+def test_bad_options_are_named(make, message, as_users_run):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_low_rank_of_something_else_is_a_type_error(as_users_run):
+    with pytest.raises(TypeError, match="factor: expected a tensor or a function"):
+        A.LowRank("W")
