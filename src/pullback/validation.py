@@ -13,7 +13,7 @@ def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {value!r}")
 
 
-def check_positive(name: str, value: float | Tensor, *, zero: bool = False) -> None:
+def check_positive(name: str, value: float | int | Tensor, *, zero: bool = False) -> None:
     """Raise ``ValueError`` unless every entry is finite and positive (or zero where ``zero`` allows it)."""
     tensor = torch.as_tensor(value)
     bad = ~((tensor >= 0) if zero else (tensor > 0)) | ~torch.isfinite(tensor)
