@@ -1,0 +1,39 @@
+"""Sphinx configuration."""
+
+from pullback._version import __version__
+
+project = "pullback"
+author = "The pullback developers"
+copyright = "2026, The pullback developers"
+release = version = __version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "examples", "gallery/*.ipynb", "gallery/*.py", "gallery/*.json"]
+nb_execution_mode = "off"  # the gallery's scripts are executed, the pages' examples run in the test suite
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
+
+autosummary_generate = True
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
+napoleon_use_rtype = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"plot_",
+    "abort_on_example_error": True,
+    "show_memory": False,
+    "download_all_examples": False,
+}
+
+html_theme = "furo"
+html_title = "pullback"
+html_static_path = ["_static"]
