@@ -135,8 +135,9 @@ def test_numbered_columns_are_no_names() -> None:
 
 @pytest.mark.parametrize("matrix", [NUMBERS, sparse.csr_matrix(NUMBERS)], ids=["dense", "sparse"])
 def test_anndata_on_disk_is_read(tmp_path: Path, matrix) -> None:
-    with pd.option_context("future.infer_string", False):  # this anndata writes no Arrow strings
-        anndata.AnnData(matrix).write_h5ad(tmp_path / "cells.h5ad")
+    cells = anndata.AnnData(matrix)
+    cells.obs_names, cells.var_names = pd.Index([*"abcd"], dtype=object), pd.Index([*"xyz"], dtype=object)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
     backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     try:
         assert torch.equal(read_input(backed).rows(slice(None)), torch.from_numpy(NUMBERS))
