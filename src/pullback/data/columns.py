@@ -1,6 +1,7 @@
 """From typed columns to numbers: encoding, gaps, and messages that name the column and the row."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -53,8 +54,9 @@ def to_numbers(frame: pd.DataFrame, categorical: Categorical) -> tuple[np.ndarra
             names.extend(f"{name}={category}" for category in categories)
         else:
             row = int(series.notna().to_numpy().argmax())
+            found = reprlib.repr(series.iloc[row])
             raise DataError(
-                f"column {name!r}: expected numbers, got {series.iloc[row]!r} at row {row} (from 0); "
+                f"column {name!r}: expected numbers, got {found} at row {row} (from 0); "
                 "pass label, id or drop for it, or categorical='onehot'"
             )
     if not blocks:
@@ -104,8 +106,8 @@ def fill_missing(values: np.ndarray, names: np.ndarray, missing: Missing) -> tup
         return values, keep
     empty = gaps.all(axis=0)
     if empty.any():
-        name = names[empty.argmax()]
-        raise DataError(f"column {name!r}: no value in any row; drop it with drop=[{str(name)!r}]")
+        name = str(names[empty.argmax()])
+        raise DataError(f"column {name!r}: no value in any row; drop it with drop=[{name!r}]")
     if missing == "error":
         row = int(gaps.any(axis=1).argmax())
         name = str(names[gaps[row].argmax()])

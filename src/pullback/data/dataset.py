@@ -19,6 +19,11 @@ class DatasetNotInstalled(FileNotFoundError):
     """A named set is absent; the message is the line that installs it."""
 
 
+def numbered(columns: int) -> np.ndarray:
+    """Names of columns that have none: ``x1 .. xp``."""
+    return np.array([f"x{i + 1}" for i in range(columns)], dtype=str)
+
+
 @dataclass(frozen=True, repr=False, eq=False)
 class Dataset:
     """A data matrix as its file holds it: same numbers, same dtype.
@@ -48,7 +53,7 @@ class Dataset:
     def __post_init__(self) -> None:
         rows, columns = self.X.shape
         if len(self.features) == 0:
-            object.__setattr__(self, "features", np.array([f"x{i + 1}" for i in range(columns)]))
+            object.__setattr__(self, "features", numbered(columns))
         if len(self.samples) == 0:
             object.__setattr__(self, "samples", np.arange(rows).astype(str))
         for name, value, expected in (

@@ -3,6 +3,8 @@
 import json
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
+from gzip import GzipFile
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,9 @@ def write_table(path: str | os.PathLike, columns: Mapping[str, Any], *, overwrit
 
     Args:
         path: file to write; its folder must exist.
-        columns: arrays or tensors ``(n,)``, or ``(n, d)``: ``z`` becomes ``z1 .. zd`` in tables and stays whole
-            in .npz and .json. .npy stacks all columns into one matrix and takes numbers only. NaN is an empty
-            cell in text and ``null`` in JSON.
+        columns: arrays or tensors ``(n,)``, or ``(n, d)``: ``z`` becomes ``z1 .. zd`` in tables and stays
+            whole in .npz and .json. .npy stacks all columns into one matrix and takes numbers only.
+            NaN is an empty cell in text and ``null`` in JSON.
         overwrite: replace a file that is there.
 
     Returns:
@@ -121,10 +123,17 @@ def _flat(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return flat
 
 
-def _write_delimited(separator: str, compression: Any, path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    pd.DataFrame(_flat(arrays)).to_csv(
-        path, sep=separator, index=False, compression=compression, lineterminator="\n"
-    )
+def _write_text(separator: str, path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    frame = pd.DataFrame(_flat(arrays))
+    with path.open("wb") as stream:
+        frame.to_csv(stream, sep=separator, index=False, lineterminator="\n", mode="wb")
+
+
+def _write_packed(separator: str, path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    frame = pd.DataFrame(_flat(arrays))
+    # Neither a name nor a time in the header: the same columns give the same bytes.
+    with path.open("wb") as stream, GzipFile(filename="", mode="wb", fileobj=stream, mtime=0) as packed:
+        frame.to_csv(packed, sep=separator, index=False, lineterminator="\n", mode="wb")
 
 
 def _write_parquet(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -159,17 +168,11 @@ def _without_nan(array: np.ndarray) -> np.ndarray:
     return objects
 
 
-def _delimited(separator: str, compression: Any) -> Callable[[Path, Mapping[str, np.ndarray]], None]:
-    return lambda path, arrays: _write_delimited(separator, compression, path, arrays)
-
-
-# No time stamp: the same columns give the same bytes.
-GZIP = {"method": "gzip", "mtime": 0}
 WRITERS: dict[str, Callable[[Path, Mapping[str, np.ndarray]], None]] = {
-    ".csv": _delimited(",", None),
-    ".csv.gz": _delimited(",", GZIP),
-    ".tsv": _delimited("\t", None),
-    ".tsv.gz": _delimited("\t", GZIP),
+    ".csv": partial(_write_text, ","),
+    ".csv.gz": partial(_write_packed, ","),
+    ".tsv": partial(_write_text, "\t"),
+    ".tsv.gz": partial(_write_packed, "\t"),
     ".parquet": _write_parquet,
     ".npy": _write_npy,
     ".npz": _write_npz,

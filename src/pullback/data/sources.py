@@ -70,7 +70,7 @@ def read_delimited(
     if names[0] == "" and len(names) > 1:
         # Row names, as pandas and R write them.
         samples = plain(table.column(0).to_pandas())
-        return _frame_source(path, table.drop_columns([""]), samples)
+        return _frame_source(path, table.remove_column(0), samples)
     return _frame_source(path, table)
 
 

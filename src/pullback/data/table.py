@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pullback.data.columns import Categorical, Missing, fill_missing, pick, plain, to_numbers
-from pullback.data.dataset import UNNAMED, DataError, Dataset
+from pullback.data.dataset import UNNAMED, DataError, Dataset, numbered
 from pullback.data.sources import (
     CHANNELS,
     Source,
@@ -180,18 +180,13 @@ def _numbers(
         values, features = to_numbers(frame, categorical)
         return values, features, None
     values, image_shape = _as_matrix(source.values)
-    features = source.features
+    features = source.features if len(source.features) else numbered(values.shape[1])
     if drop:
-        dropped = [pick("drop", name, features, "feature") for name in drop]
-        kept = ~np.isin(features, dropped)
-        values, features = values[:, kept], features[kept]
+        kept = ~np.isin(features, [pick("drop", name, features, "feature") for name in drop])
+        values, features, image_shape = values[:, kept], features[kept], None
     if values.shape[1] == 0:
         raise DataError("no numeric column is left to learn from")
-    return (
-        values,
-        features if len(features) else np.array([f"x{i + 1}" for i in range(values.shape[1])]),
-        image_shape,
-    )
+    return values, features, image_shape
 
 
 def _as_matrix(values: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int] | None]:
