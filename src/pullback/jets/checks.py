@@ -1,0 +1,97 @@
+"""Checks of what a jet is asked for, at the public boundary."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pullback.jets.taylor import Layer, supported, survey
+from pullback.validation import check_points
+
+_RANDOM = (
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)
+_COUPLING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def kind(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def check_order(order: Any, highest: int = 3) -> None:
+    """Raise ``ValueError`` unless the order is one of 0 .. ``highest``."""
+    options = range(highest + 1)
+    if isinstance(order, bool) or not isinstance(order, int) or order not in options:
+        listed = ", ".join(map(str, options[:-1]))
+        raise ValueError(f"order: expected {listed} or {highest}, got {order}")
+
+
+def check_map(f: Any, x: Any) -> Tensor:
+    """Return the points if ``f`` may be differentiated there; raise otherwise."""
+    if not callable(f):
+        raise TypeError(f"f: expected a module or a function (n, d) -> (n, p), got {type(f).__name__}")
+    x = check_points("x", x, finite=False)
+    if isinstance(f, nn.Module):
+        check_mode(f)
+        check_dtype(f, x)
+    return x
+
+
+def check_mode(f: nn.Module, call: str = "f.eval()") -> None:
+    """Raise ``ValueError`` if a layer in train mode couples or randomises rows."""
+    for path, module in f.named_modules():
+        type_ = type(module)
+        random = type_ in _RANDOM and module.training and module.p > 0
+        random = random or (type_ is nn.RReLU and module.training)
+        if type_ in _COUPLING and module.running_mean is None:
+            raise ValueError(
+                f"module {path or '(itself)'} ({type_.__name__}) couples rows: it keeps no running statistics; "
+                "build it with track_running_stats=True"
+            )
+        if random or (type_ in _COUPLING and module.training):
+            raise ValueError(
+                f"module {path or '(itself)'} ({type_.__name__}) couples or randomises rows in train mode; "
+                f"call {call}"
+            )
+
+
+def check_dtype(f: nn.Module, x: Tensor) -> None:
+    """Raise ``TypeError`` unless all floating parameters and buffers have the points' dtype."""
+    for tensor in (*f.parameters(), *f.buffers()):
+        if tensor.is_floating_point() and tensor.dtype != x.dtype:
+            cast = {torch.float64: "double", torch.float32: "float", torch.float16: "half"}
+            to, back = cast.get(x.dtype, f"to({x.dtype})"), cast.get(tensor.dtype, f"to({tensor.dtype})")
+            to, back = (name if name.endswith(")") else f"{name}()" for name in (to, back))
+            raise TypeError(
+                f"x is {kind(x.dtype)} but f has {kind(tensor.dtype)} parameters; call f.{to} or x.{back}"
+            )
+
+
+def check_known(layers: list[Layer]) -> None:
+    """Raise ``TypeError`` naming the first layer without a rule."""
+    for layer in survey(layers):
+        if layer.rule is None:
+            name = type(layer.module).__name__
+            raise TypeError(
+                f"module {layer.path or '(itself)'} ({name}) has no jet rule; supported: "
+                f"{', '.join(supported())}; add one with register_jet_rule, or pass fallback='module'"
+            )
+
+
+def check_output(value: Tensor, x: Tensor) -> None:
+    """Raise ``ValueError`` with both shapes unless the map gave one row of features a point."""
+    if value.ndim != 2 or value.shape[0] != x.shape[0]:
+        raise ValueError(
+            f"f: expected (n, p) with n={x.shape[0]} from x of shape {tuple(x.shape)}, got "
+            f"{tuple(value.shape)}; for image decoders append nn.Flatten()"
+        )
+
+
+def unknown(layers: list[Layer]) -> list[Layer]:
+    """Steps without a rule."""
+    return [layer for layer in survey(layers) if layer.rule is None]

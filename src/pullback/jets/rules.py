@@ -1,0 +1,323 @@
+"""One rule a layer type: how value and derivative rows pass through it.
+
+A rule is any callable (module, state) -> state. Two kinds are objects, because contractions use more of them
+than the forward step: `Affine` layers apply a linear map to every row, `Elementwise` layers a function whose
+derivatives are known in closed form.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pullback.ambient import CategoricalFlattening, ScaleFlattening
+from pullback.jets import activations
+from pullback.jets.elementwise import elementwise, multiply, scaled
+from pullback.jets.indices import indices
+from pullback.jets.state import JetState
+
+Rule = Callable[[nn.Module, JetState], JetState]
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A layer y = A v + b. ``linear`` applies A alone to a batch (rows folded into it)."""
+
+    linear: Callable[[nn.Module, Tensor], Tensor]
+
+    def __call__(self, module: nn.Module, state: JetState) -> JetState:
+        rows = self.rows(module, state.rows)
+        return JetState(module(state.value), rows, state.dim, state.order, state.level, owned=True)
+
+    def rows(self, module: nn.Module, rows: Tensor) -> Tensor:
+        """A applied to rows (m, n, *shape)."""
+        return self.linear(module, rows.flatten(0, 1)).unflatten(0, rows.shape[:2])
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """A smooth activation with a table of derivatives."""
+
+    table: activations.Table
+
+    def __call__(self, module: nn.Module, state: JetState) -> JetState:
+        return elementwise(state, self.table(module, state.value, state.order))
+
+
+@dataclass(frozen=True)
+class Piecewise:
+    """An activation that is linear piece by piece."""
+
+    slopes: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor | None]]
+
+    def __call__(self, module: nn.Module, state: JetState) -> JetState:
+        return scaled(state, *self.slopes(module, state.value))
+
+
+def _itself(module: nn.Module, x: Tensor) -> Tensor:
+    return module(x)
+
+
+def _linear(module: nn.Module, x: Tensor) -> Tensor:
+    return F.linear(x, module.weight)
+
+
+def _convolution(module: nn.Module, x: Tensor) -> Tensor:
+    return module._conv_forward(x, module.weight, None)  # type: ignore[operator]
+
+
+def _transposed(function: Callable) -> Callable[[nn.Module, Tensor], Tensor]:
+    def apply(module: nn.Module, x: Tensor) -> Tensor:
+        m = module
+        return function(x, m.weight, None, m.stride, m.padding, m.output_padding, m.groups, m.dilation)
+
+    return apply
+
+
+def batch_norm_scale(module: nn.Module) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a batch normalisation in eval mode, one a channel."""
+    scale = torch.rsqrt(module.running_var + module.eps)
+    scale = scale if module.weight is None else scale * module.weight
+    shift = -module.running_mean * scale
+    return scale, shift if module.bias is None else shift + module.bias
+
+
+def _batch_norm(module: nn.Module, x: Tensor) -> Tensor:
+    return x * batch_norm_scale(module)[0].reshape(-1, *(1,) * (x.ndim - 2))
+
+
+def _scale(module: nn.Module, x: Tensor) -> Tensor:
+    return x * module.scale.to(x)
+
+
+AFFINE: dict[type[nn.Module], Callable[[nn.Module, Tensor], Tensor]] = {
+    nn.Linear: _linear,
+    nn.Conv1d: _convolution,
+    nn.Conv2d: _convolution,
+    nn.Conv3d: _convolution,
+    nn.ConvTranspose1d: _transposed(F.conv_transpose1d),
+    nn.ConvTranspose2d: _transposed(F.conv_transpose2d),
+    nn.ConvTranspose3d: _transposed(F.conv_transpose3d),
+    nn.BatchNorm1d: _batch_norm,
+    nn.BatchNorm2d: _batch_norm,
+    nn.BatchNorm3d: _batch_norm,
+    ScaleFlattening: _scale,
+    **dict.fromkeys(
+        (
+            nn.AvgPool1d,
+            nn.AvgPool2d,
+            nn.AvgPool3d,
+            nn.AdaptiveAvgPool1d,
+            nn.AdaptiveAvgPool2d,
+            nn.AdaptiveAvgPool3d,
+            nn.Upsample,
+            nn.UpsamplingNearest2d,
+            nn.UpsamplingBilinear2d,
+            nn.Flatten,
+            nn.Unflatten,
+            nn.PixelShuffle,
+            nn.PixelUnshuffle,
+            nn.ChannelShuffle,
+            nn.ZeroPad1d,
+            nn.ZeroPad2d,
+            nn.ZeroPad3d,
+            nn.ReflectionPad1d,
+            nn.ReflectionPad2d,
+            nn.ReflectionPad3d,
+            nn.ReplicationPad1d,
+            nn.ReplicationPad2d,
+            nn.ReplicationPad3d,
+            nn.CircularPad1d,
+            nn.CircularPad2d,
+            nn.CircularPad3d,
+        ),
+        _itself,
+    ),
+}
+"""Linear part of each affine layer type."""
+
+
+def normalize(state: JetState, eps: float, *, centre: bool) -> JetState:
+    """c r with r = (mean c² + eps)^(-1/2) over the last axis; c = v minus its mean if ``centre``."""
+    d, order, n = state.dim, state.order, state.value.shape[0]
+    value, rows = state.value, state.expanded().rows
+    if centre:
+        value, rows = value - value.mean(-1, keepdim=True), rows - rows.mean(-1, keepdim=True)
+    c = JetState(value, rows, d, order, state.level)
+    return multiply(c, elementwise(_mean_square(c, n, eps), _inverse_root(value, eps, order)))
+
+
+def _mean(u: Tensor, w: Tensor) -> Tensor:
+    return (u * w).mean(-1, keepdim=True)
+
+
+def _mean_square(c: JetState, n: int, eps: float) -> JetState:
+    """s = mean(c²) + eps and its derivatives, with a last axis of length 1."""
+    v, J, H, K = c.value, c.first, c.second, c.third
+    rows = [2 * _mean(v, J)]
+    if c.order > 1:
+        at = indices(c.dim, v.device)
+        inner = _mean(J[at.i], J[at.j])
+        rows.append(2 * (inner if H is None else inner + _mean(v, H)))
+    if c.order > 2:
+        third = torch.zeros_like(v[..., :1]).expand(at.a.shape[0], *v.shape[:-1], 1)
+        if H is not None:
+            third = third + _mean(H[at.ab], J[at.c]) + _mean(H[at.ac], J[at.b]) + _mean(H[at.bc], J[at.a])
+        rows.append(2 * (third if K is None else third + _mean(v, K)))
+    return JetState(_mean(v, v) + eps, torch.cat(rows), c.dim, c.order, level=c.order)
+
+
+def _inverse_root(c: Tensor, eps: float, order: int) -> tuple[Tensor, ...]:
+    """s^(-1/2) and its derivatives at s = mean(c²) + eps."""
+    s = _mean(c, c) + eps
+    r = torch.rsqrt(s)
+    return (r, -r / (2 * s), 3 * r / (4 * s * s), -15 * r / (8 * s**3))[: order + 1]
+
+
+def _affine_after(state: JetState, weight: Tensor | None, bias: Tensor | None) -> JetState:
+    value = state.value if weight is None else state.value * weight
+    rows = state.rows if weight is None else state.rows * weight
+    value = value if bias is None else value + bias
+    return JetState(value, rows, state.dim, state.order, state.level, owned=True)
+
+
+def reshaped(state: JetState, shape: tuple[int, ...]) -> JetState:
+    """The state with feature axes of another ``shape``."""
+    n = state.value.shape[0]
+    rows = state.rows.reshape(*state.rows.shape[:2], *shape)
+    return JetState(state.value.reshape(n, *shape), rows, state.dim, state.order, state.level)
+
+
+def _layer_norm(module: nn.Module, state: JetState, *, centre: bool = True) -> JetState:
+    shape = tuple(state.value.shape[1:])
+    outer = shape[: len(shape) - len(module.normalized_shape)]
+    eps = module.eps if module.eps is not None else torch.finfo(state.value.dtype).eps
+    flat = normalize(reshaped(state, (*outer, -1)), eps, centre=centre)
+    return _affine_after(reshaped(flat, shape), module.weight, getattr(module, "bias", None))
+
+
+def _rms_norm(module: nn.Module, state: JetState) -> JetState:
+    return _layer_norm(module, state, centre=False)
+
+
+def _group_norm(module: nn.Module, state: JetState) -> JetState:
+    return _grouped(state, module.num_groups, module.eps, module.weight, module.bias)
+
+
+def _instance_norm(module: nn.Module, state: JetState) -> JetState:
+    if module.track_running_stats and not module.training:
+        scale = torch.rsqrt(module.running_var + module.eps)
+        per_channel = (-1, *(1,) * (state.value.ndim - 2))
+        shift = (-module.running_mean * scale).reshape(per_channel)
+        plain = _affine_after(state, scale.reshape(per_channel), shift)
+        return _channelwise(plain, module.weight, module.bias)
+    return _grouped(state, state.value.shape[1], module.eps, module.weight, module.bias)
+
+
+def _grouped(
+    state: JetState, groups: int, eps: float, weight: Tensor | None, bias: Tensor | None
+) -> JetState:
+    shape = tuple(state.value.shape[1:])
+    flat = normalize(reshaped(state, (groups, -1)), eps, centre=True)
+    return _channelwise(reshaped(flat, shape), weight, bias)
+
+
+def _channelwise(state: JetState, weight: Tensor | None, bias: Tensor | None) -> JetState:
+    per_channel = (-1, *(1,) * (state.value.ndim - 2))
+    return _affine_after(
+        state,
+        None if weight is None else weight.reshape(per_channel),
+        None if bias is None else bias.reshape(per_channel),
+    )
+
+
+def log_softmax(state: JetState, dim: int) -> JetState:
+    """v - L with L = log Σ e^v over feature axis ``dim``; the derivatives of L are the cumulants of softmax(v)."""
+    v, J, H, K = state.value, state.expanded().first, state.second, state.third
+    axis = dim if dim < 0 else dim - v.ndim
+    y = torch.log_softmax(v, dim=axis)
+    s = torch.exp(y)
+
+    def mean(u: Tensor) -> Tensor:
+        return (s * u).sum(axis, keepdim=True)
+
+    C = J - mean(J)
+    rows = [C]
+    if state.order > 1:
+        at = indices(state.dim, v.device)
+        CC = C[at.i] * C[at.j]
+        rows.append(-mean(CC) if H is None else H - mean(CC + H))
+    if state.order > 2:
+        third = CC[at.ab] * C[at.c]
+        if H is not None:
+            third = third + H[at.ab] * C[at.c] + H[at.ac] * C[at.b] + H[at.bc] * C[at.a]
+        rows.append(-mean(third) if K is None else K - mean(third + K))
+    rows = [row.expand(-1, *C.shape[1:]) for row in rows]
+    return JetState(y, torch.cat(rows), state.dim, state.order, level=state.order, owned=True)
+
+
+def _log_softmax(module: nn.Module, state: JetState) -> JetState:
+    if module.dim is None:
+        raise ValueError("LogSoftmax: expected dim to be set, got None; write nn.LogSoftmax(dim=-1)")
+    return log_softmax(state, module.dim)
+
+
+def _categorical(module: nn.Module, state: JetState) -> JetState:
+    half = log_softmax(state, -1)
+    f = 2 * module.count**0.5 * torch.exp(half.value / 2)
+    return elementwise(half, (f, f / 2, f / 4, f / 8)[: state.order + 1])
+
+
+def _glu(module: nn.Module, state: JetState) -> JetState:
+    axis = module.dim if module.dim < 0 else module.dim - state.value.ndim
+    values, rows = state.value.chunk(2, axis), state.rows.chunk(2, axis)
+    u, w = (JetState(v, r, state.dim, state.order, state.level) for v, r in zip(values, rows, strict=True))
+    return multiply(u, elementwise(w, activations.logistic(w.value, state.order)))
+
+
+def max_pool(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Output of a max pooling and the flat spatial positions that it takes."""
+    m = module
+    pool = {nn.MaxPool1d: F.max_pool1d, nn.MaxPool2d: F.max_pool2d, nn.MaxPool3d: F.max_pool3d}[type(m)]
+    return pool(x, m.kernel_size, m.stride, m.padding, m.dilation, ceil_mode=m.ceil_mode, return_indices=True)
+
+
+def _max_pool(module: nn.Module, state: JetState) -> JetState:
+    value, positions = max_pool(module, state.value)
+    rows = state.expanded().rows
+    flat = rows.flatten(3)
+    taken = flat.gather(-1, positions.flatten(2).expand(*flat.shape[:3], -1))
+    return JetState(
+        value, taken.reshape(rows.shape[0], *value.shape), state.dim, state.order, state.level, owned=True
+    )
+
+
+SKIPPED = (
+    nn.Identity,
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)
+"""Layers that do nothing in eval mode; the jet passes them by."""
+
+MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+
+LEAVES: dict[type[nn.Module], Rule] = {
+    **{kind: Affine(linear) for kind, linear in AFFINE.items()},
+    **{kind: Elementwise(table) for kind, table in activations.SMOOTH.items()},
+    **{kind: Piecewise(slopes) for kind, slopes in activations.PIECEWISE.items()},
+    **dict.fromkeys(MAX_POOLS, _max_pool),
+    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _instance_norm),
+    nn.LayerNorm: _layer_norm,
+    nn.RMSNorm: _rms_norm,
+    nn.GroupNorm: _group_norm,
+    nn.LogSoftmax: _log_softmax,
+    nn.GLU: _glu,
+    CategoricalFlattening: _categorical,
+}
+"""Rules of the layer types that hold no other layers."""

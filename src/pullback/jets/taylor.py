@@ -1,0 +1,167 @@
+"""Propagation of a jet through the layers of a network: who has a rule, and which rule.
+
+The rule is found by exact type: a subclass may override ``forward``. A parametrised layer counts as the type
+before parametrisation and its weight is read through the attribute. A layer with forward hooks, or of an
+unknown type, goes through `pullback.jets.fallback`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
+
+from pullback.jets.elementwise import add, multiply
+from pullback.jets.fallback import nested
+from pullback.jets.modules import Product, Residual, check_branch
+from pullback.jets.rules import LEAVES, MAX_POOLS, SKIPPED, Affine, Elementwise, Piecewise, Rule
+from pullback.jets.state import JetState
+from pullback.typing import Map
+
+CPU_BUDGET = 64 * 2**20
+GPU_BUDGET = 2**30
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One step of a network: its path for messages, the module and its rule (None: unknown)."""
+
+    path: str
+    module: Map
+    rule: Rule | None
+
+    def step(self, state: JetState) -> JetState:
+        """The state behind this layer."""
+        if self.rule is None:
+            return nested(self.module, state)
+        assert isinstance(self.module, nn.Module)
+        return self.rule(self.module, state)
+
+
+def _residual(module: nn.Module, state: JetState) -> JetState:
+    branch = propagate(layers_of(module.block), state.shared())
+    check_branch(state.value, branch.value)
+    return add(state, branch)
+
+
+def _product(module: nn.Module, state: JetState) -> JetState:
+    left = propagate(layers_of(module.left), state.shared())
+    right = propagate(layers_of(module.right), state.shared())
+    return multiply(left, right)
+
+
+_RULES: dict[type[nn.Module], Rule] = {**LEAVES, Residual: _residual, Product: _product}
+_BRANCHES: dict[type[nn.Module], tuple[str, ...]] = {Residual: ("block",), Product: ("left", "right")}
+
+
+def register_jet_rule(module_type: type[nn.Module], rule: Rule) -> None:
+    """Teach jets a layer type.
+
+    Args:
+        module_type: the exact class; subclasses are not covered.
+        rule: maps (module, state) to the `JetState` behind the module. It must not change the state's tensors.
+    Raises:
+        TypeError: ``module_type`` is not a module class or ``rule`` is not callable.
+    Example:
+        >>> from torch import nn
+        >>> class Double(nn.Module):
+        ...     def forward(self, x):
+        ...         return 2 * x
+        >>> from dataclasses import replace
+        >>> def rule(module, state):
+        ...     return replace(state, value=2 * state.value, rows=2 * state.rows, stack=None)
+        >>> register_jet_rule(Double, rule)
+    """
+    if not (isinstance(module_type, type) and issubclass(module_type, nn.Module)):
+        raise TypeError(f"module_type: expected a subclass of nn.Module, got {module_type!r}")
+    if not callable(rule):
+        raise TypeError(f"rule: expected a function of (module, state), got {rule!r}")
+    _RULES[module_type] = rule
+
+
+def supported() -> list[str]:
+    """Names of the layer types that have a rule."""
+    return sorted(kind.__name__ for kind in _RULES)
+
+
+def _changed(module: nn.Module) -> bool:
+    """Whether hooks or a replaced ``forward`` make the module differ from its class."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
+
+
+def _contents(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
+    """Layers that a container applies in order, or None if it is not such a container."""
+    if _changed(module):
+        return None
+    if hasattr(module, "jet_layers"):
+        names = {id(layer): name for name, layer in module.named_modules()}
+        listed = module.jet_layers()  # type: ignore[operator]
+        return [(names.get(id(layer), str(k)), layer) for k, layer in enumerate(listed)]
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+        return list(module.named_children())
+    return None
+
+
+def layers_of(f: Map, path: str = "") -> list[Layer]:
+    """The steps of ``f`` in order, containers opened."""
+    if not isinstance(f, nn.Module):
+        return [Layer(path, f, None)]
+    contents = _contents(f)
+    if contents is None:
+        if _changed(f):
+            return [Layer(path, f, None)]
+        kind = type_before_parametrizations(f)
+        return [] if kind in SKIPPED else [Layer(path, f, _RULES.get(kind))]
+    prefix = f"{path}." if path else ""
+    return [layer for name, child in contents for layer in layers_of(child, prefix + name)]
+
+
+def survey(layers: list[Layer]) -> Iterator[Layer]:
+    """All steps, those inside of branches too."""
+    for layer in layers:
+        module = layer.module
+        branches = _BRANCHES.get(type(module), ()) if layer.rule is not None else ()
+        if not branches:
+            yield layer
+        for name in branches:
+            yield from survey(layers_of(getattr(module, name), f"{layer.path}.{name}".lstrip(".")))
+
+
+def propagate(layers: list[Layer], state: JetState) -> JetState:
+    """The state behind all ``layers``."""
+    for layer in layers:
+        state = layer.step(state)
+    return state
+
+
+def is_piecewise_linear(steps: list[Layer]) -> bool:
+    """Whether the net has piecewise-linear activations and no other nonlinear step."""
+    straight = (Affine, Piecewise)
+    known = [isinstance(s.rule, straight) or type(s.module) in MAX_POOLS for s in steps]
+    kinked = [isinstance(s.rule, Piecewise) or type(s.module) in MAX_POOLS for s in steps]
+    return all(known) and any(kinked)
+
+
+def width_of(layers: list[Layer], x: Tensor) -> int:
+    """Largest number of features of a point in front of or behind a step, measured on one point."""
+    steps = list(survey(layers))
+    widths = [x.shape[1]]
+    widths += [
+        max(s.module.in_features, s.module.out_features) for s in steps if isinstance(s.module, nn.Linear)
+    ]
+    if x.shape[0] and not all(
+        isinstance(s.rule, Elementwise | Piecewise) or isinstance(s.module, nn.Linear) for s in steps
+    ):
+        v = x[:1]
+        with torch.no_grad():
+            for layer in layers:
+                v = layer.module(v)
+                widths.append(v.numel())
+    return max(widths)
+
+
+def chunk_rows(x: Tensor, rows: int, width: int) -> int:
+    """Points a chunk: the working set of about 6 tensors (rows, points, width) fits the budget."""
+    budget = CPU_BUDGET if x.device.type == "cpu" else GPU_BUDGET
+    return max(1, budget // (6 * rows * width * x.element_size()))
