@@ -41,7 +41,7 @@ def test_json_is_plain_json(tmp_path):
 
 
 def test_npy_takes_numbers_only(tmp_path):
-    with pytest.raises(ValueError, match="got text in 'id'; write .npz or .parquet"):
+    with pytest.raises(ValueError, match=r"got text in 'id'; write \.npz or \.parquet"):
         write_table(tmp_path / "c.npy", COLUMNS)
     assert list(tmp_path.iterdir()) == []
 

@@ -109,7 +109,7 @@ def test_bad_text_is_named(tmp_path, text, message):
 
 
 def test_header_that_is_no_text(write):
-    with pytest.raises(DataError, match="not readable|UTF-8"):
+    with pytest.raises(DataError, match=r"not readable|UTF-8"):
         read_table(write("c.csv", b"\xff\xfe,b\n1,2\n"))
 
 
@@ -276,7 +276,7 @@ def test_npz_by_key(tmp_path):
     assert table.y.tolist() == ["u", "v", "w"]
     assert table.extra["depth"].tolist() == [0, 1, 2]
     assert read_table(path, label="y", extra="depth").X.shape == (3, 3)
-    with pytest.raises(ValueError, match="key: expected the name of one array of a.npz: 'X', 'y', 'depth'"):
+    with pytest.raises(ValueError, match=r"key: expected the name of one array of a\.npz: 'X', 'y', 'depth'"):
         read_table(path)
     with pytest.raises(ValueError, match="key: expected one of 'X', 'y', 'depth', got 'Z'"):
         read_table(path, key="Z")
@@ -369,7 +369,7 @@ def test_zarr_arrays(tmp_path):
     assert (values.reshape(2, -1) == table.X).all()
     with pytest.raises(ValueError, match="key: expected the name of one array"):
         read_table(tmp_path / "b.zarr")
-    with pytest.raises(ValueError, match="layer: b.zarr is no AnnData store"):
+    with pytest.raises(ValueError, match=r"layer: b\.zarr is no AnnData store"):
         read_table(tmp_path / "b.zarr", layer="counts")
     (tmp_path / "c.zarr").mkdir()
     with pytest.raises(DataError, match="not a Zarr array or group"):

@@ -2,7 +2,7 @@
 
 import difflib
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ Categorical = Literal["error", "onehot"]
 MAX_CATEGORIES = 1000
 
 
-def pick(argument: str, name: str, columns: Mapping[str, Any] | Iterable[str], what: str = "column") -> str:
+def pick(argument: str, name: str, columns: Iterable[Any], what: str = "column") -> str:
     """Return ``name`` if it is there; raise ``ValueError`` with the closest names otherwise."""
     names = [str(column) for column in columns]
     if name in names:

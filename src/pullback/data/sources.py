@@ -15,6 +15,8 @@ import pyarrow.parquet
 from pullback.data.columns import plain
 from pullback.data.dataset import UNNAMED, DataError
 
+BLOCK = 1 << 24
+"""Bytes of text parsed at a time: a row of tens of thousands of columns takes half a megabyte."""
 CHANNELS = (1, 3, 4)
 BIO = 'pip install "pullback[bio]"'
 
@@ -34,7 +36,7 @@ class Source:
     values: pd.DataFrame | np.ndarray
     features: np.ndarray = field(default_factory=lambda: UNNAMED)
     samples: np.ndarray = field(default_factory=lambda: UNNAMED)
-    beside: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, Any] | pd.DataFrame = field(default_factory=dict)
     named: str = "column"
 
 
@@ -51,7 +53,7 @@ def read_delimited(
         table = pyarrow.csv.read_csv(
             pa.input_stream(str(path), compression=compression),
             read_options=pyarrow.csv.ReadOptions(
-                use_threads=False, autogenerate_column_names=header is False
+                use_threads=False, block_size=BLOCK, autogenerate_column_names=header is False
             ),
             parse_options=pyarrow.csv.ParseOptions(delimiter=separator, newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True),
@@ -101,7 +103,7 @@ def _frame_source(path: Path, table: pa.Table, samples: np.ndarray = UNNAMED) ->
         )
     if not isinstance(frame.index, pd.RangeIndex):
         samples = plain(frame.index)
-    return Source(values=frame, samples=samples, beside=dict(frame.items()))
+    return Source(values=frame, samples=samples, beside=frame)
 
 
 def check_unique(path: Path, names: Any, hint: str = "") -> None:
@@ -114,7 +116,9 @@ def check_unique(path: Path, names: Any, hint: str = "") -> None:
 def read_parquet(path: Path) -> Source:
     """Parquet; a pandas index that is no plain count names the rows."""
     try:
-        table = pyarrow.parquet.read_table(path)
+        # One thread: starting a pool over tens of thousands of columns costs ten times the reading.
+        with pyarrow.parquet.ParquetFile(path) as file:
+            table = file.read(use_threads=False)
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not readable as Parquet: {error}") from error
     return _frame_source(path, table)
@@ -202,6 +206,6 @@ def _from_anndata(path: Path, table: Any, layer: str | None) -> Source:
         values=matrix.toarray() if hasattr(matrix, "toarray") else np.asarray(matrix),
         features=np.asarray(table.var_names, dtype=str),
         samples=np.asarray(table.obs_names, dtype=str),
-        beside=dict(table.obs.items()),
+        beside=table.obs,
         named="obs column",
     )
