@@ -72,7 +72,7 @@ class CategoricalFlattening(nn.Module):
         super().__init__()
         self.count = count
 
-    def forward(self, y: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    def forward(self, y: Float[Tensor, "n *groups k"]) -> Float[Tensor, "n *groups k"]:
         return 2 * math.sqrt(self.count) * torch.exp(torch.log_softmax(y, dim=-1) / 2)
 
 
