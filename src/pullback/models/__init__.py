@@ -1,0 +1,43 @@
+"""Models: networks, likelihoods and what they make of a batch. No training here."""
+
+from pullback.models.autoencoder import Autoencoder, Evaluation
+from pullback.models.blocks import (
+    MLP,
+    ConvDecoder,
+    ConvEncoder,
+    Product,
+    Residual,
+    Sine,
+    make_activation,
+)
+from pullback.models.likelihoods import (
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    NegativeBinomial,
+    Poisson,
+    make_likelihood,
+)
+from pullback.models.marginal import LogLikelihood
+from pullback.models.vae import VAE, GaussianPosterior
+
+__all__ = [
+    "MLP",
+    "VAE",
+    "Autoencoder",
+    "Bernoulli",
+    "Categorical",
+    "ConvDecoder",
+    "ConvEncoder",
+    "Evaluation",
+    "Gaussian",
+    "GaussianPosterior",
+    "LogLikelihood",
+    "NegativeBinomial",
+    "Poisson",
+    "Product",
+    "Residual",
+    "Sine",
+    "make_activation",
+    "make_likelihood",
+]
