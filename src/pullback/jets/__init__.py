@@ -1,5 +1,12 @@
 """Exact derivatives of maps to third order: everything that has geometry calls this room."""
 
+from pullback.jets.contractions import (
+    contract_hessian,
+    contract_third,
+    directional_jet,
+    metric_jet,
+    tangential_acceleration,
+)
 from pullback.jets.jet import DirectionalJet, Jet, MetricJet, PackedJet, PiecewiseLinearWarning, jet
 from pullback.jets.modules import Product, Residual, Sine
 from pullback.jets.reference import reference_jet
@@ -16,7 +23,12 @@ __all__ = [
     "Product",
     "Residual",
     "Sine",
+    "contract_hessian",
+    "contract_third",
+    "directional_jet",
     "jet",
+    "metric_jet",
     "reference_jet",
     "register_jet_rule",
+    "tangential_acceleration",
 ]

@@ -23,12 +23,12 @@ def kind(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def check_order(order: Any, highest: int = 3) -> None:
-    """Raise ``ValueError`` unless the order is one of 0 .. ``highest``."""
-    options = range(highest + 1)
+def check_order(order: Any, lowest: int = 0) -> None:
+    """Raise ``ValueError`` unless the order is one of ``lowest`` .. 3."""
+    options = range(lowest, 4)
     if isinstance(order, bool) or not isinstance(order, int) or order not in options:
         listed = ", ".join(map(str, options[:-1]))
-        raise ValueError(f"order: expected {listed} or {highest}, got {order}")
+        raise ValueError(f"order: expected {listed} or 3, got {order}")
 
 
 def check_map(f: Any, x: Any) -> Tensor:

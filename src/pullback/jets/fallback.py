@@ -193,6 +193,34 @@ def _pack(full: tuple[Tensor, ...], d: int, order: int) -> JetState:
     return JetState(value, torch.cat(packed), d, order, level=order)
 
 
+def contracted(module: Map, state: JetState, beta: Tensor, order: int) -> Tensor:
+    """Σ_i β_i times the derivative of ``order`` of ``module`` along the state, packed: (n, q, d2) or (n, q, d3).
+
+    That is the derivative at ε = 0 of the scalar <β, m(v + Jε + H[ε, ε]/2)>: one reverse pass, then forward
+    mode, so memory grows with d and not with d².
+    """
+    d = state.dim
+    quiet = not torch.is_grad_enabled()
+    with differentiable():
+        value, rows = ordinary(state.value), ordinary(state.expanded().rows)
+
+        def at_covector(v: Tensor, r: Tensor, covector: Tensor) -> Tensor:
+            def scalar(eps: Tensor) -> Tensor:
+                y = module(_polynomial(v, r, eps, state.level).unsqueeze(0)).squeeze(0)
+                return (covector * y).sum()
+
+            function = torch.func.grad(scalar)
+            for _ in range(order - 1):
+                function = torch.func.jacfwd(function)
+            return function(torch.zeros(d, dtype=v.dtype, device=v.device))
+
+        over_points = torch.func.vmap(at_covector, in_dims=(0, 1, 0))
+        full = torch.func.vmap(over_points, in_dims=(None, None, 0), out_dims=1)(value, rows, ordinary(beta))
+        at = indices(d, value.device)
+        packed = full[..., at.i, at.j] if order == 2 else full[..., at.a, at.b, at.c]
+    return packed.detach() if quiet else packed
+
+
 def nested_cost(d: int, order: int) -> int:
     """Rows that nested forward mode holds at once, for one point."""
     return int(math.pow(1 + d, order))

@@ -60,8 +60,14 @@ def _itself(module: nn.Module, x: Tensor) -> Tensor:
     return module(x)
 
 
+def linear_rows(rows: Tensor, weight: Tensor) -> Tensor:
+    """rows weightᵀ over the last axis, as one matrix product."""
+    flat = torch.mm(rows.reshape(-1, rows.shape[-1]), weight.t())
+    return flat.view(*rows.shape[:-1], weight.shape[0])
+
+
 def _linear(module: nn.Module, x: Tensor) -> Tensor:
-    return F.linear(x, module.weight)
+    return linear_rows(x, module.weight)
 
 
 def _convolution(module: nn.Module, x: Tensor) -> Tensor:
@@ -304,6 +310,9 @@ SKIPPED = (
     nn.FeatureAlphaDropout,
 )
 """Layers that do nothing in eval mode; the jet passes them by."""
+
+DENSE = (nn.LogSoftmax, CategoricalFlattening)
+"""Layers, often the last, that couple all features: contractions avoid their packed second derivatives."""
 
 MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
