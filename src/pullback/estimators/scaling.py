@@ -58,9 +58,8 @@ def fit_scaling(scale: object, table: Table, index: np.ndarray) -> Scaling:
         scale: "global" centres each feature and divides all by one number, the root mean square of what is
             left, so that distances keep their proportions; "standard" gives each feature mean 0 and
             variance 1, "minmax" the range [0, 1], "maxabs" the largest absolute value 1; "center" subtracts
-            the mean;
-            "none" leaves all as it is. Or an unfitted StandardScaler, MinMaxScaler, MaxAbsScaler or
-            RobustScaler of scikit-learn. A constant feature is not divided.
+            the mean; "none" leaves all as it is. Or an unfitted StandardScaler, MinMaxScaler, MaxAbsScaler
+            or RobustScaler of scikit-learn. A constant feature is not divided.
         table: the data.
         index: ``(m,)`` rows to use.
 

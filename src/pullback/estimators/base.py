@@ -1,0 +1,390 @@
+"""What every latent-variable estimator does: read, scale, train, encode, decode, score, draw, measure, save.
+
+The mathematics lives in the module of the model. A subclass says how that module is built, what its
+log-density is, and how its latent points are drawn.
+"""
+
+import copy
+import os
+import warnings
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor, nn
+
+from pullback.estimators import targets
+from pullback.estimators.anndata_results import write_results
+from pullback.estimators.counts import LogNormalise, median_library
+from pullback.estimators.evaluation import check_networks, decoded, device_of, evaluating, over_rows
+from pullback.estimators.networks import NetworkOptions, make_decoder, make_encoder, own_copy
+from pullback.estimators.rows import draw_seed, read_quantities, split_rows, training_rows
+from pullback.estimators.samples import Samples
+from pullback.estimators.scaling import Scaling, fit_scaling
+from pullback.estimators.state import describe_state
+from pullback.inputs import Table, is_anndata, read_input
+from pullback.io import save_model
+from pullback.metrics import EuclideanMetric, PullbackMetric
+from pullback.training import FitResult, Objective, Paired, TrainingOptions
+from pullback.training import fit as train
+from pullback.typing import Metric
+from pullback.validation import check_choice, check_whole
+
+
+class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Base class of the estimators: fitted once, it maps data to latent points and back.
+
+    Attributes:
+        module_: the trained network (a module of `pullback.models`), in evaluation mode, without gradients.
+        embedding_: latent points of the training data ``(n, d)``.
+        scaling_: change of units between data and network.
+        history_: a list per loss term, one number an epoch; those of held-out rows are "validation/...".
+        converged_, message_: how the training ended.
+        n_epochs_, best_epoch_: epochs run, and the one whose weights the model holds.
+        training_index_, validation_index_: rows that trained, and rows that were held out.
+        image_shape_: ``(channels, height, width)`` where the data were images, else None.
+        library_: median total of the training rows for counts, else None.
+        n_features_in_, feature_names_in_: as everywhere in scikit-learn.
+    """
+
+    STATE_ARRAYS: ClassVar[tuple[str, ...]] = ()
+    """Names of a subclass's own fitted arrays, saved with the model."""
+    SCORE_DRAWS: ClassVar[int] = 1
+    """Latent points that a subclass decodes for the log-density of one row."""
+
+    latent_dim: int
+    hidden: Any
+    activation: Any
+    normalization: Any
+    encoder: Any
+    decoder: Any
+    likelihood: Any
+    scale: Any
+    penalties: Any
+    partition: Any
+    max_epochs: int
+    batch_size: int
+    lr: float
+    lr_schedule: Any
+    weight_decay: float
+    gradient_clip: float | None
+    patience: int | None
+    validation_fraction: float
+    device: Any
+    precision: Any
+    checkpoint_dir: Any
+    resume: bool
+    progress: bool | None
+    random_state: Any
+
+    n_features_in_: int
+    image_shape_: tuple[int, int, int] | None
+    library_: float | None
+    scaling_: Scaling
+    embedding_: np.ndarray
+    training_index_: np.ndarray
+    validation_index_: np.ndarray
+    module_: Any
+
+    @abstractmethod
+    def _build(self, likelihood: nn.Module, generator: torch.Generator) -> nn.Module:
+        """The untrained module."""
+
+    @abstractmethod
+    def _weights(self, steps_per_epoch: int) -> dict[str, Any]:
+        """Weights of the loss terms."""
+
+    @abstractmethod
+    def _log_density(self, x: Tensor) -> Tensor:
+        """Log-density of scaled rows ``(b,)``, or its bound."""
+
+    @abstractmethod
+    def _draw(
+        self, n: int, method: str, table: Table | None, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Latent points ``(n, d)``, their log-density ``(n,)``, and diagnostics."""
+
+    def _after_training(self) -> None:
+        """Fitted attributes of a subclass that follow from ``embedding_``."""
+
+    def fit(self, X: Any, y: Any = None, quantities: Mapping[str, Any] | None = None) -> Self:
+        """Train the model.
+
+        Args:
+            X: ``(n, p)`` array, Tensor, DataFrame, scipy sparse matrix, list or AnnData, or images
+                ``(n, channels, height, width)``. AnnData also receives the results: ``obsm["X_pullback"]``
+                and ``uns["pullback"]``.
+            y: not used; here for pipelines.
+            quantities: known quantities of the rows, ``{name: (n,) or (n, k)}``, for a ``partition``.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            ValueError: the data are no finite numbers, or lie outside the support of the likelihood.
+        """
+        check_whole("latent_dim", self.latent_dim)
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(
+                f"validation_fraction: expected a number in [0, 1), got {self.validation_fraction}"
+            )
+        table = self._read(X, reset=True, minimum_rows=2)
+        seed = draw_seed(self.random_state)
+        self.training_index_, self.validation_index_ = split_rows(len(table), self.validation_fraction, seed)
+        module = self._prepare(table, seed)
+        result = self._train(module, table, seed, quantities)
+        self._settle(module, table, result)
+        if is_anndata(X):
+            write_results(X, self.embedding_, type(self).__name__, self.get_params(deep=False))
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None, quantities: Mapping[str, Any] | None = None) -> np.ndarray:
+        """Train the model and return the latent points of the same data ``(n, d)``."""
+        return self.fit(X, y, quantities).embedding_.copy()
+
+    def _read(self, X: Any, *, reset: bool, minimum_rows: int = 1) -> Table:
+        table = read_input(X, minimum_rows=minimum_rows, estimator=self)
+        named: Any = table.values
+        if table.feature_names is not None:
+            named = X if hasattr(X, "columns") else pd.DataFrame(columns=table.feature_names)
+        validate_data(self, named, reset=reset, skip_check_array=True)
+        if not reset and table.image_shape not in (None, self.image_shape_):
+            wanted = "flat rows (n, p)" if self.image_shape_ is None else f"images {self.image_shape_}"
+            raise ValueError(f"X: expected {wanted} as in fit, got images {table.image_shape}")
+        return table
+
+    def _prepare(self, table: Table, seed: int) -> nn.Module:
+        """The untrained module, and everything that is fitted before it trains."""
+        self.image_shape_ = table.image_shape
+        likelihood = targets.resolve_likelihood(self.likelihood, table.n_features)
+        scale = targets.resolve_scale(self.scale, likelihood)
+        self.scaling_ = fit_scaling(scale, table, self.training_index_)
+        targets.check_targets(table, self.scaling_, likelihood)
+        is_counts = isinstance(likelihood, targets.COUNTS)
+        self.library_ = median_library(table, self.training_index_) if is_counts else None
+        module = self._new_module(table.dtype, seed)
+        check_networks(module, self.scaling_.apply(table.rows(slice(0, 2))))
+        return module
+
+    def _new_module(self, dtype: torch.dtype, seed: int) -> nn.Module:
+        likelihood = targets.resolve_likelihood(self.likelihood, self.n_features_in_)
+        return self._build(likelihood, torch.Generator().manual_seed(seed)).to(dtype)
+
+    def _train(
+        self, module: nn.Module, table: Table, seed: int, quantities: Mapping[str, Any] | None
+    ) -> FitResult:
+        rows = training_rows(table, self.scaling_, self.training_index_)
+        held_out = training_rows(table, self.scaling_, self.validation_index_)
+        if quantities is not None:
+            known = read_quantities(quantities, len(table), table.dtype)
+            rows = Paired(rows, known[self.training_index_])
+            held_out = Paired(held_out, known[self.validation_index_])
+        objective = Objective(
+            module,
+            weights=self._weights(-(-len(rows) // self.batch_size)),
+            free_bits=getattr(self, "free_bits", 0.0),
+            penalties=copy.deepcopy(list(self.penalties)),
+            partition=copy.deepcopy(self.partition),
+        )
+        validation = held_out if len(held_out) else None
+        return train(objective, rows, self._options(table), validation=validation, generator_seed=seed)
+
+    def _options(self, table: Table) -> TrainingOptions:
+        # Apple's GPUs know no float64: "auto" must not choose one that cannot train this model.
+        wide = table.dtype == torch.float64 and not torch.cuda.is_available()
+        return TrainingOptions(
+            max_epochs=self.max_epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            lr_schedule=self.lr_schedule,
+            weight_decay=self.weight_decay,
+            patience=self.patience,
+            gradient_clip=self.gradient_clip,
+            device="cpu" if wide and self.device == "auto" else self.device,
+            precision=self.precision,
+            checkpoint_dir=self.checkpoint_dir,
+            resume=self.resume,
+            progress=self.progress,
+        )
+
+    def _settle(self, module: nn.Module, table: Table, result: FitResult) -> None:
+        """Fitted attributes after training; the module holds the best weights."""
+        self.module_ = module.eval().requires_grad_(False)
+        self.history_, self.best_epoch_ = result.history, result.best_epoch
+        self.n_epochs_ = len(result.history["loss"])
+        self.converged_, self.message_ = result.converged, result.message
+        self.embedding_ = self._encode(table)
+        self._after_training()
+        if not result.converged and not result.message.startswith("reached max_epochs"):
+            warnings.warn(result.message, ConvergenceWarning, stacklevel=3)
+
+    def _network_options(self) -> NetworkOptions:
+        return NetworkOptions(tuple(self.hidden), self.activation, self.normalization, self.image_shape_)
+
+    def _new_encoder(self, width: int, generator: torch.Generator) -> nn.Module:
+        if self.encoder is None:
+            made = make_encoder(self._network_options(), self.n_features_in_, width, generator=generator)
+        else:
+            made = own_copy("encoder", self.encoder)
+        return made if self.library_ is None else nn.Sequential(LogNormalise(self.library_), made)
+
+    def _new_decoder(self, likelihood: nn.Module, generator: torch.Generator) -> nn.Module:
+        if self.decoder is not None:
+            return own_copy("decoder", self.decoder)
+        options = self._network_options()
+        return make_decoder(options, self.latent_dim, likelihood, self.n_features_in_, generator=generator)
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Latent points of data ``(n, d)``; written to ``obsm["X_pullback"]`` too where X is AnnData.
+
+        Args:
+            X: data of the same features, in any form that `fit` takes.
+
+        Returns:
+            ``(n, d)`` in the precision of the model. Rows are encoded in chunks of bounded memory.
+        """
+        check_is_fitted(self)
+        codes = self._encode(self._read(X, reset=False))
+        if is_anndata(X):
+            write_results(X, codes, type(self).__name__, self.get_params(deep=False))
+        return codes
+
+    def _encode(self, table: Table) -> np.ndarray:
+        if self.library_ is not None:
+            targets.check_targets(table, self.scaling_, self.module_.likelihood)
+        return over_rows(self.module_, self.module_.encode, table, self.scaling_)
+
+    def inverse_transform(self, Z: Any) -> np.ndarray:
+        """Expected data at latent points, in data units.
+
+        Args:
+            Z: ``(n, d)`` latent points.
+
+        Returns:
+            ``(n, p)``, or ``(n, channels, height, width)`` where the model was fitted to images. Counts have
+            the median total of the training rows.
+        """
+        check_is_fitted(self)
+        table = read_input(Z, estimator=self)
+        if table.n_features != self._n_features_out:
+            raise ValueError(f"Z: expected (n, {self._n_features_out}), got {table.shape}")
+        return self._decode(table.rows(slice(None)))
+
+    def _decode(self, z: Tensor, generator: torch.Generator | None = None) -> np.ndarray:
+        library = self._decoding_library()
+        flat = decoded(self.module_, z, self.scaling_, library=library, generator=generator)
+        return flat if self.image_shape_ is None else flat.reshape(len(flat), *self.image_shape_)
+
+    def _decoding_library(self) -> float | None:
+        return self.library_ if targets.observed_library(self.module_.likelihood) else None
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Log-density of each row ``(n,)`` in nats and data units, or the model's bound on it."""
+        check_is_fitted(self)
+        table = self._read(X, reset=False)
+        targets.check_targets(table, self.scaling_, self.module_.likelihood)
+        density = over_rows(self.module_, self._log_density, table, self.scaling_, draws=self.SCORE_DRAWS)
+        return density - self.scaling_.log_volume()
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean of `score_samples`: higher is better, comparable between scalings and latent dimensions."""
+        return float(np.mean(self.score_samples(X), dtype=np.float64))
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        *,
+        method: str = "prior",
+        X: Any = None,
+        observe: Literal["mean", "sample"] = "mean",
+        random_state: Any = None,
+    ) -> Samples:
+        """Draw latent points and decode them.
+
+        Args:
+            n_samples: number of draws.
+            method: distribution of the latent points; the class says which there are.
+            X: data, for the methods that start from data.
+            observe: "mean" decodes to expected data, "sample" adds the noise of the likelihood.
+            random_state: int, RandomState, or None for fresh draws every time.
+
+        Returns:
+            `Samples`; as an array it is the decoded data.
+        """
+        check_is_fitted(self)
+        check_whole("n_samples", n_samples)
+        check_choice("observe", observe, ("mean", "sample"))
+        generator = torch.Generator().manual_seed(draw_seed(random_state))
+        table = None if X is None else self._read(X, reset=False)
+        with evaluating(self.module_):
+            z, log_density, diagnostics = self._draw(n_samples, method, table, generator)
+        return Samples(
+            x=self._decode(z, generator if observe == "sample" else None),
+            z=z.cpu().numpy(),
+            log_density=log_density.cpu().numpy(),
+            diagnostics={"method": method, "observe": observe, **diagnostics},
+        )
+
+    def metric(
+        self,
+        kind: Literal["pullback", "euclidean"] = "pullback",
+        *,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device = "cpu",
+    ) -> Metric:
+        """A metric of the latent space, for `pullback.geometry`.
+
+        Args:
+            kind: "pullback" pulls the Fisher metric of the likelihood back through the decoder: for a
+                Gaussian, lengths are data units divided by ``scaling_.scale`` and by the noise σ. Counts have
+                one library size, the median of the training rows. "euclidean" is flat in latent coordinates.
+            dtype: precision of the metric and of the points that it takes; that of the model if not given.
+            device: where these points live.
+        """
+        check_is_fitted(self)
+        check_choice("kind", kind, ("pullback", "euclidean"))
+        if kind == "euclidean":
+            return EuclideanMetric(self._n_features_out)
+        model, own = self.module_, (self.scaling_.offset.dtype, device_of(self.module_))
+        wanted = (dtype or own[0], torch.device(device))
+        if wanted != own:
+            model = copy.deepcopy(model).to(dtype=wanted[0], device=wanted[1])
+        embedding = model.embedding_map(self._decoding_library())
+        return PullbackMetric(embedding.eval(), ambient=model.likelihood.ambient())
+
+    def save(self, directory: str | os.PathLike, *, overwrite: bool = False) -> Path:
+        """Write the fitted model to a folder (``config.json``, ``model.safetensors``) for `pullback.load`.
+
+        Args:
+            directory: made if absent.
+            overwrite: replace a model that it already holds.
+
+        Returns:
+            The folder.
+
+        Raises:
+            FileExistsError: the folder holds a model and ``overwrite`` is False.
+            TypeError: an option cannot be rebuilt from the file; the message says how to register it.
+        """
+        check_is_fitted(self)
+        return save_model(directory, *describe_state(self), overwrite=overwrite)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.module_.latent_dim
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "module_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

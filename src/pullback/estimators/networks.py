@@ -1,0 +1,62 @@
+"""The networks of a model: the user's own, copied, or the default ones for tables and for images."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from pullback.models.blocks import MLP, Activation, ConvDecoder, ConvEncoder
+from pullback.models.likelihoods import Categorical
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Shape of the default networks."""
+
+    hidden: Sequence[int]
+    activation: Activation
+    normalization: Any
+    image_shape: tuple[int, int, int] | None
+
+    def styles(self) -> dict[str, Any]:
+        return {"activation": self.activation, "normalization": self.normalization}
+
+
+def own_copy(name: str, module: Any) -> nn.Module:
+    """A deep copy, so that training never changes what the user handed in."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            f"{name}: expected a torch.nn.Module or None, got {module!r} of type {type(module).__name__}"
+        )
+    return copy.deepcopy(module)
+
+
+def make_encoder(
+    options: NetworkOptions, n_features: int, width: int, *, generator: torch.Generator
+) -> nn.Module:
+    """Default encoder from ``n_features`` to ``width`` numbers: convolutions for images, else an MLP."""
+    if options.image_shape is None:
+        return MLP(n_features, width, hidden=options.hidden, generator=generator, **options.styles())
+    hidden = options.hidden[-1:]
+    return ConvEncoder(options.image_shape, width, hidden=hidden, generator=generator, **options.styles())
+
+
+def make_decoder(
+    options: NetworkOptions,
+    latent_dim: int,
+    likelihood: Any,
+    n_features: int,
+    *,
+    generator: torch.Generator,
+) -> nn.Module:
+    """Default decoder from latent points to what the likelihood asks for."""
+    width = likelihood.n_params(n_features)
+    # Classes are the last axis of a flat row and channels the first: categories are painted by an MLP.
+    if options.image_shape is None or isinstance(likelihood, Categorical):
+        return MLP(latent_dim, width, hidden=options.hidden, generator=generator, **options.styles())
+    channels, *size = options.image_shape
+    shape = (channels * (width // n_features), *size)
+    return ConvDecoder(latent_dim, shape, hidden=options.hidden[-1:], generator=generator, **options.styles())

@@ -1,0 +1,62 @@
+"""Loading a saved model: the right estimator, from settings and tensors, without running code from files."""
+
+import os
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from pullback.estimators.autoencoder import Autoencoder
+from pullback.estimators.base import LatentModel
+from pullback.estimators.registry import register_module
+from pullback.estimators.state import restore_options, restore_state
+from pullback.estimators.vae import VAE
+from pullback.io import FormatError, load_model
+
+__all__ = ["load", "register_module"]
+
+ESTIMATORS: dict[str, type[LatentModel]] = {cls.__name__: cls for cls in (Autoencoder, VAE)}
+
+
+def load(directory: str | os.PathLike, *, modules: Mapping[str, nn.Module] | None = None) -> LatentModel:
+    """The estimator that `save` wrote, fitted: its `transform` gives the same bits.
+
+    Args:
+        directory: the model's folder.
+        modules: your own networks, {"encoder": ..., "decoder": ..., "likelihood": ...}, where the model was
+            trained with modules of classes that are not registered. They are copied; the stored parameters
+            replace theirs.
+
+    Returns:
+        An estimator of the class that was saved, on the CPU.
+
+    Raises:
+        FileNotFoundError: no model there.
+        FormatError: truncated, altered, of another version, or with parts that this program does not know.
+        ValueError: ``modules`` lacks a network, or names one that the model does not use.
+
+    Example:
+        >>> import tempfile, numpy as np
+        >>> X = np.random.default_rng(0).normal(size=(40, 3))
+        >>> model = Autoencoder(1, hidden=(4,), max_epochs=1, progress=False, random_state=0).fit(X)
+        >>> again = load(model.save(tempfile.mkdtemp()))
+        >>> bool((again.transform(X) == model.transform(X)).all())
+        True
+    """
+    config, tensors = load_model(directory)
+    try:
+        name, settings, fitted = config["class"], config["options"], config["fitted"]
+        if name not in ESTIMATORS:
+            known = ", ".join(ESTIMATORS)
+            raise FormatError(
+                f"{directory}: holds a {name!r}, expected one of {known}; from a newer pullback?"
+            )
+        # A registered class may draw its first weights, soon replaced, from the global generator.
+        with torch.random.fork_rng(devices=[]):
+            estimator = restore_options(ESTIMATORS[name], settings, modules or {}, fitted["n_features_in_"])
+            restore_state(estimator, fitted, tensors)
+    except KeyError as error:
+        raise FormatError(
+            f"{directory}: expected an entry {error}, found none; not a saved estimator?"
+        ) from error
+    return estimator
