@@ -180,6 +180,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def _train(
         self, module: nn.Module, table: Table, seed: int, quantities: Mapping[str, Any] | None
     ) -> FitResult:
+        options = self._options(table)
         rows = training_rows(table, self.scaling_, self.training_index_)
         held_out = training_rows(table, self.scaling_, self.validation_index_)
         if quantities is not None:
@@ -194,7 +195,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             partition=copy.deepcopy(self.partition),
         )
         validation = held_out if len(held_out) else None
-        return train(objective, rows, self._options(table), validation=validation, generator_seed=seed)
+        return train(objective, rows, options, validation=validation, generator_seed=seed)
 
     def _options(self, table: Table) -> TrainingOptions:
         # Apple's GPUs know no float64: "auto" must not choose one that cannot train this model.
