@@ -7,6 +7,7 @@ q = σ(a) σ(-a) (σ (1 - σ) would cancel), t = tanh a, u = sech² a = 4 σ(2a)
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from pullback.ambient import BernoulliFlattening, NegativeBinomialFlattening, Po
 from pullback.jets.modules import Sine
 
 Derivatives = tuple[Tensor, ...]
-Table = Callable[[nn.Module, Tensor, int], Derivatives]
+Table = Callable[[Any, Tensor, int], Derivatives]
 
 SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
@@ -61,15 +62,15 @@ def chain(outer: Derivatives, inner: Derivatives) -> Derivatives:
     return tuple(result)
 
 
-def _tanh(_: nn.Module, a: Tensor, order: int) -> Derivatives:
+def _tanh(_: Any, a: Tensor, order: int) -> Derivatives:
     return hyperbolic_tangent(a, order)
 
 
-def _sigmoid(_: nn.Module, a: Tensor, order: int) -> Derivatives:
+def _sigmoid(_: Any, a: Tensor, order: int) -> Derivatives:
     return logistic(a, order)
 
 
-def _softplus(module: nn.Module, a: Tensor, order: int) -> Derivatives:
+def _softplus(module: Any, a: Tensor, order: int) -> Derivatives:
     beta, threshold = float(module.beta), float(module.threshold)
     f = F.softplus(a, beta, threshold)
     if order == 0:
@@ -79,11 +80,11 @@ def _softplus(module: nn.Module, a: Tensor, order: int) -> Derivatives:
     return (f, torch.where(linear, torch.ones_like(a), s[0]), *(beta**k * s[k] for k in range(1, order)))
 
 
-def _silu(_: nn.Module, a: Tensor, order: int) -> Derivatives:
+def _silu(_: Any, a: Tensor, order: int) -> Derivatives:
     return times_argument(a, logistic(a, order))
 
 
-def _gelu(module: nn.Module, a: Tensor, order: int) -> Derivatives:
+def _gelu(module: Any, a: Tensor, order: int) -> Derivatives:
     if module.approximate == "tanh":
         return _gelu_tanh(a, order)
     cumulative = torch.erfc(-a / math.sqrt(2)) / 2
@@ -107,14 +108,15 @@ def _gelu_tanh(a: Tensor, order: int) -> Derivatives:
     return times_argument(a, ((1 + g[0]) / 2, *(entry / 2 for entry in g[1:])))
 
 
-def _mish(_: nn.Module, a: Tensor, order: int) -> Derivatives:
+def _mish(_: Any, a: Tensor, order: int) -> Derivatives:
     y = F.softplus(a)
     inner = (y, *logistic(a, max(order - 1, 0)))
     return times_argument(a, chain(hyperbolic_tangent(y, order), inner))
 
 
 def _elu_family(a: Tensor, order: int, *, alpha: float, width: float, scale: float) -> Derivatives:
-    """a > 0: scale·a; else scale·alpha·(e^{a/width} - 1). The argument of exp is clamped: no inf·0 in backward."""
+    """a > 0: scale·a; else scale·alpha·(e^{a/width} - 1)."""
+    # without the clamp the branch not taken puts inf·0 into the gradient
     low = a.clamp(max=0) / width
     positive = a > 0
     f = torch.where(positive, scale * a, scale * alpha * torch.expm1(low))
@@ -127,19 +129,19 @@ def _elu_family(a: Tensor, order: int, *, alpha: float, width: float, scale: flo
     return tuple(result)
 
 
-def _elu(module: nn.Module, a: Tensor, order: int) -> Derivatives:
+def _elu(module: Any, a: Tensor, order: int) -> Derivatives:
     return _elu_family(a, order, alpha=float(module.alpha), width=1.0, scale=1.0)
 
 
-def _selu(_: nn.Module, a: Tensor, order: int) -> Derivatives:
+def _selu(_: Any, a: Tensor, order: int) -> Derivatives:
     return _elu_family(a, order, alpha=SELU_ALPHA, width=1.0, scale=SELU_SCALE)
 
 
-def _celu(module: nn.Module, a: Tensor, order: int) -> Derivatives:
+def _celu(module: Any, a: Tensor, order: int) -> Derivatives:
     return _elu_family(a, order, alpha=float(module.alpha), width=float(module.alpha), scale=1.0)
 
 
-def _logsigmoid(_: nn.Module, a: Tensor, order: int) -> Derivatives:
+def _logsigmoid(_: Any, a: Tensor, order: int) -> Derivatives:
     f = F.logsigmoid(a)
     if order == 0:
         return (f,)
@@ -147,18 +149,18 @@ def _logsigmoid(_: nn.Module, a: Tensor, order: int) -> Derivatives:
     return (f, torch.sigmoid(-a), *(-entry for entry in s[1:]))
 
 
-def _softsign(_: nn.Module, a: Tensor, order: int) -> Derivatives:
+def _softsign(_: Any, a: Tensor, order: int) -> Derivatives:
     r = 1 / (1 + a.abs())
     return (a * r, r * r, -2 * torch.sign(a) * r**3, 6 * r**4)[: order + 1]
 
 
-def _tanhshrink(_: nn.Module, a: Tensor, order: int) -> Derivatives:
+def _tanhshrink(_: Any, a: Tensor, order: int) -> Derivatives:
     t = hyperbolic_tangent(a, order)
     # 1 - sech² a is tanh² a, without the cancellation near 0
     return (a - t[0], t[0] * t[0], *(-entry for entry in t[2:]))[: order + 1]
 
 
-def _sine(module: nn.Module, a: Tensor, order: int) -> Derivatives:
+def _sine(module: Any, a: Tensor, order: int) -> Derivatives:
     w = module.frequency
     s = torch.sin(w * a)
     if order == 0:
@@ -172,18 +174,18 @@ def _flat(value: Tensor, slope: Tensor, log1: Tensor, log2: Tensor, order: int) 
     return (value, slope, log1 * slope / 2, (log1 * log1 / 4 + log2 / 2) * slope)[: order + 1]
 
 
-def _bernoulli(module: nn.Module, a: Tensor, order: int) -> Derivatives:
+def _bernoulli(module: Any, a: Tensor, order: int) -> Derivatives:
     s, r = torch.sigmoid(a), torch.sigmoid(-a)
     slope = torch.exp((F.logsigmoid(a) + F.logsigmoid(-a)) / 2)
     return _flat(module(a), slope, r - s, -2 * s * r, order)
 
 
-def _poisson(_: nn.Module, a: Tensor, order: int) -> Derivatives:
+def _poisson(_: Any, a: Tensor, order: int) -> Derivatives:
     e = torch.exp(a / 2)
     return (2 * e, e, e / 2, e / 4)[: order + 1]
 
 
-def _negative_binomial(module: nn.Module, a: Tensor, order: int) -> Derivatives:
+def _negative_binomial(module: Any, a: Tensor, order: int) -> Derivatives:
     theta = module.dispersion.to(a)
     shifted = a - torch.log(theta)
     s, r = torch.sigmoid(shifted), torch.sigmoid(-shifted)
@@ -212,29 +214,29 @@ SMOOTH: dict[type[nn.Module], Table] = {
 """Twice differentiable (almost everywhere) activations."""
 
 
-def _relu(_: nn.Module, a: Tensor) -> tuple[Tensor, Tensor | None]:
+def _relu(_: Any, a: Tensor) -> tuple[Tensor, Tensor | None]:
     return (a > 0).to(a.dtype), None
 
 
-def _leaky(module: nn.Module, a: Tensor) -> tuple[Tensor, Tensor | None]:
+def _leaky(module: Any, a: Tensor) -> tuple[Tensor, Tensor | None]:
     slope = torch.full_like(a, float(module.negative_slope))
     return torch.where(a > 0, torch.ones_like(a), slope), None
 
 
-def _prelu(module: nn.Module, a: Tensor) -> tuple[Tensor, Tensor | None]:
+def _prelu(module: Any, a: Tensor) -> tuple[Tensor, Tensor | None]:
     weight = module.weight
     if weight.numel() > 1:
         weight = weight.reshape(-1, *(1,) * (a.ndim - 2))
     return torch.where(a >= 0, torch.ones_like(a), weight.expand_as(a)), None
 
 
-def _hardtanh(module: nn.Module, a: Tensor) -> tuple[Tensor, Tensor | None]:
+def _hardtanh(module: Any, a: Tensor) -> tuple[Tensor, Tensor | None]:
     low, high = float(module.min_val), float(module.max_val)
     inside = (a > low) & (a < high)
     return inside.to(a.dtype), torch.where(inside, torch.zeros_like(a), a.clamp(low, high))
 
 
-PIECEWISE: dict[type[nn.Module], Callable[[nn.Module, Tensor], tuple[Tensor, Tensor | None]]] = {
+PIECEWISE: dict[type[nn.Module], Callable[[Any, Tensor], tuple[Tensor, Tensor | None]]] = {
     nn.ReLU: _relu,
     nn.LeakyReLU: _leaky,
     nn.PReLU: _prelu,

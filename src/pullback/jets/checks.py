@@ -50,8 +50,8 @@ def check_mode(f: nn.Module, call: str = "f.eval()") -> None:
         random = random or (type_ is nn.RReLU and module.training)
         if type_ in _COUPLING and module.running_mean is None:
             raise ValueError(
-                f"module {path or '(itself)'} ({type_.__name__}) couples rows: it keeps no running statistics; "
-                "build it with track_running_stats=True"
+                f"module {path or '(itself)'} ({type_.__name__}) couples rows: it keeps no running "
+                "statistics; build it with track_running_stats=True"
             )
         if random or (type_ in _COUPLING and module.training):
             raise ValueError(

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from pullback.ambient import Diagonal, Euclidean, Gaussian, LowRank, ScaleFlattening
 from pullback.jets.checks import check_map, check_order, check_output
+from pullback.jets.gemm import linear_rows
 from pullback.jets.indices import indices
 from pullback.jets.jet import DirectionalJet, MetricJet
 from pullback.jets.reverse import Contraction, Tape, record
-from pullback.jets.rules import linear_rows
 from pullback.jets.state import JetState, start
 from pullback.jets.taylor import Layer, chunk_rows, layers_of, propagate, width_of
 from pullback.typing import Ambient, Map
@@ -302,7 +302,8 @@ def _along(layers: list[Layer], state: JetState) -> Tensor:
 def tangential_acceleration(f: Map, x: Float[Tensor, "n d"], v: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Jᵀ H[v, v]: the tangential part of the acceleration of t -> f(x + t v), as a covector.
 
-    A geodesic of the pullback metric solves g z'' = -Jᵀ H[z', z']. Two directional rows forward, one adjoint back.
+    A geodesic of the pullback metric solves g z'' = -Jᵀ H[z', z']. Two directional rows go forward, one
+    adjoint comes back.
 
     Args:
         f: a module, or a function of rows, (n, d) -> (n, p).

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from pullback.jets.indices import indices
+from pullback.jets.inplace import elementwise_inplace, plain_tensors
 from pullback.jets.state import JetState
 
 
 def elementwise(state: JetState, derivatives: tuple[Tensor, ...]) -> JetState:
     """The state behind f, from (f, f', .., f^(order)) at the value."""
+    if plain_tensors(state.value, state.rows, derivatives[-1]):
+        return elementwise_inplace(state, derivatives)
     return _plain(state, derivatives)
 
 

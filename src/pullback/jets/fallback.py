@@ -1,7 +1,7 @@
-"""Exact derivatives through a map that has no rule: nested forward mode on the Taylor polynomial in front of it.
+"""Exact derivatives through a map without a rule: nested forward mode on the Taylor polynomial before it.
 
-The derivatives at ε = 0 of ``m(v + J ε + H[ε, ε]/2 + K[ε, ε, ε]/6)`` are those behind the map m, so an unknown
-layer costs nested differentiation in d directions while the rest of a network stays layer by layer.
+The derivatives at ε = 0 of ``m(v + J ε + H[ε, ε]/2 + K[ε, ε, ε]/6)`` are those behind the map m, so an
+unknown layer costs nested differentiation in d directions while the rest of a network stays layer by layer.
 """
 
 import math
@@ -22,8 +22,8 @@ from pullback.typing import Map
 class _Primitives(TorchFunctionMode):
     """Evaluates operations whose nested derivatives are wrong or missing by elementary ones.
 
-    Nested forward mode through ``layer_norm`` and ``instance_norm`` differs from the true second derivative by
-    a term of its own size (torch 2.13); ``prelu`` fails under vmap and ``glu`` has no nested derivative.
+    Nested forward mode through ``layer_norm`` and ``instance_norm`` differs from the true second derivative
+    by a term of its own size (torch 2.13); ``prelu`` fails under vmap and ``glu`` has no nested derivative.
     """
 
     def __torch_function__(
@@ -66,7 +66,8 @@ def _instance_norm(
     if use_input_stats:
         y = _standardize(input, tuple(range(2, input.ndim)), eps)
     else:
-        assert running_mean is not None and running_var is not None
+        assert running_mean is not None
+        assert running_var is not None
         y = (input - running_mean.reshape(per_channel)) * torch.rsqrt(running_var + eps).reshape(per_channel)
     y = y if weight is None else y * weight.reshape(per_channel)
     return y if bias is None else y + bias.reshape(per_channel)
@@ -194,7 +195,7 @@ def _pack(full: tuple[Tensor, ...], d: int, order: int) -> JetState:
 
 
 def contracted(module: Map, state: JetState, beta: Tensor, order: int) -> Tensor:
-    """Σ_i β_i times the derivative of ``order`` of ``module`` along the state, packed: (n, q, d2) or (n, q, d3).
+    """Σ_i β_i times the derivative of ``order`` of ``module`` along the state, packed, (n, q, d2 or d3).
 
     That is the derivative at ε = 0 of the scalar <β, m(v + Jε + H[ε, ε]/2)>: one reverse pass, then forward
     mode, so memory grows with d and not with d².

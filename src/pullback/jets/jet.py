@@ -11,6 +11,8 @@ from torch import Tensor
 
 from pullback.jets.checks import check_known, check_map, check_order, check_output, unknown
 from pullback.jets.fallback import nested, nested_cost
+from pullback.jets.gemm import transforms_active
+from pullback.jets.graph import spread
 from pullback.jets.indices import count, indices
 from pullback.jets.state import JetState, start
 from pullback.jets.taylor import chunk_rows, is_piecewise_linear, layers_of, propagate, survey, width_of
@@ -62,13 +64,7 @@ class PackedJet:
 
     def unpack(self) -> Jet:
         """The same jet with full derivative arrays."""
-        value, rows, d = self.rows[0], self.rows[1:], self.d
-        at = indices(d, rows.device)
-        second, third = count(d, 1), count(d, 2)
-        jacobian = rows[:d].permute(1, 2, 0) if self.order > 0 else None
-        hessian = _full(rows[second:third], at.full2, d, 2) if self.order > 1 else None
-        full = _full(rows[third:], at.full3, d, 3) if self.order > 2 else None
-        return Jet(value, jacobian, hessian, full, self.method)
+        return _unpack(self.rows[0], self.rows[1:], self.d, self.order, self.method)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +90,22 @@ class MetricJet:
     christoffel_first: Float[Tensor, "n d d d"]
 
 
+def _unpack(value: Tensor, rows: Tensor, d: int, order: int, method: Method | None) -> Jet:
+    at = indices(d, rows.device)
+    sizes = [count(d, k) - count(d, k - 1) for k in range(1, order + 1)]
+    pieces = rows.split(sizes) if order > 1 else (rows,)
+    jacobian = pieces[0].permute(1, 2, 0) if order > 0 else None
+    hessian = _full(pieces[1], at.full2, d, 2) if order > 1 else None
+    third = _full(pieces[2], at.full3, d, 3) if order > 2 else None
+    return Jet(value, jacobian, hessian, third, method)
+
+
 def _full(rows: Tensor, positions: Tensor, d: int, k: int) -> Tensor:
     """Packed rows (m, n, p) to (n, p, d, .., d)."""
-    spread = rows if d == 1 else rows[positions]
-    return spread.permute(1, 2, 0).unflatten(2, (d,) * k)
+    if d > 1:
+        graph = rows.requires_grad and not transforms_active(rows)
+        rows = spread(rows, positions) if graph else rows.index_select(0, positions)
+    return rows.permute(1, 2, 0).unflatten(2, (d,) * k)
 
 
 def jet(
@@ -112,8 +120,8 @@ def jet(
     """Value and exact derivatives of ``f`` at ``x``, layer by layer.
 
     Derivative rows pass through each layer by its closed-form rule (Taylor mode: one GEMM for all rows of a
-    linear layer, Faà di Bruno's formula for an activation); layers without a rule are differentiated by nested
-    forward mode on the polynomial in front of them. Exact to rounding either way.
+    linear layer, Faà di Bruno's formula for an activation); layers without a rule are differentiated by
+    nested forward mode on the polynomial in front of them. Exact to rounding either way.
 
     Griewank, Utke, Walther 2000, "Evaluating higher derivative tensors by forward propagation of univariate
     Taylor series".
@@ -148,19 +156,22 @@ def jet(
     if chunk_size is not None:
         check_whole("chunk_size", chunk_size)
     with torch.autocast(x.device.type, enabled=False):
-        result = _compute(f, x, order, chunk_size, fallback)
-    return result if packed else result.unpack()
+        state, method = _compute(f, x, order, chunk_size, fallback)
+    if packed:
+        rows = state.value.unsqueeze(0) if order == 0 else state.complete()
+        return PackedJet(rows, x.shape[1], order, method)
+    return _unpack(state.value, state.rows, x.shape[1], order, method)
 
 
-def _compute(f: Map, x: Tensor, order: int, chunk_size: int | None, fallback: str) -> PackedJet:
+def _compute(f: Map, x: Tensor, order: int, chunk_size: int | None, fallback: str) -> tuple[JetState, Method]:
     layers = layers_of(f)
     missing = unknown(layers)
     if fallback == "error":
         check_known(layers)
     if order > 1 and is_piecewise_linear(list(survey(layers))):
         warnings.warn(
-            "second derivatives vanish almost everywhere; use a smooth activation (Softplus, SiLU, GELU, Tanh) "
-            "for curvature and geodesics",
+            "second derivatives vanish almost everywhere; use a smooth activation (Softplus, SiLU, GELU, "
+            "Tanh) for curvature and geodesics",
             PiecewiseLinearWarning,
             stacklevel=3,
         )
@@ -169,18 +180,22 @@ def _compute(f: Map, x: Tensor, order: int, chunk_size: int | None, fallback: st
     if order == 0:
         value = f(x)
         check_output(value, x)
-        return PackedJet(value.unsqueeze(0), x.shape[1], 0, method)
+        return JetState(value, value.new_empty(0, *value.shape), x.shape[1], 0, level=0), method
     through = partial(nested, f) if brute else partial(propagate, layers)
     m = nested_cost(x.shape[1], order) if missing or brute else 1 + count(x.shape[1], order)
     size = chunk_size or chunk_rows(x, m, width_of(layers, x))
-    return PackedJet(_rows(through, x, order, size), x.shape[1], order, method)
+    return _by_chunks(through, x, order, size), method
 
 
-def _rows(through: partial[JetState], x: Tensor, order: int, size: int) -> Tensor:
-    """All packed rows, chunk by chunk."""
+def _by_chunks(through: partial[JetState], x: Tensor, order: int, size: int) -> JetState:
+    """The final state with all rows stored, chunk by chunk."""
     chunks = []
     for part in x.split(size) if x.shape[0] else (x,):
         state = through(start(part, order))
         check_output(state.value, part)
-        chunks.append(state.complete())
-    return chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=1)
+        chunks.append(state.raised(order).expanded())
+    if len(chunks) == 1:
+        return chunks[0]
+    value = torch.cat([chunk.value for chunk in chunks])
+    rows = torch.cat([chunk.rows for chunk in chunks], dim=1)
+    return JetState(value, rows, x.shape[1], order, level=order)

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from pullback.jets.elementwise import add, elementwise, multiply, scaled
 from pullback.jets.fallback import contracted, differentiable, ordinary
+from pullback.jets.gemm import linear_rows
 from pullback.jets.indices import indices
 from pullback.jets.modules import Product, Residual, check_branch
-from pullback.jets.rules import DENSE, Affine, Elementwise, Piecewise, linear_rows
+from pullback.jets.rules import DENSE, Affine, Elementwise, Piecewise
 from pullback.jets.state import JetState
 from pullback.jets.taylor import Layer, layers_of
 
@@ -86,7 +87,7 @@ def _step(layer: Layer, state: JetState, sums: Contraction) -> tuple[JetState, P
 def _elementwise_step(
     rule: Elementwise, module: nn.Module, state: JetState, sums: Contraction
 ) -> tuple[JetState, Pull]:
-    f = rule.table(module, state.value, max(state.order, sums.order))
+    f = rule.derivatives(module, state.value, max(state.order, sums.order))
 
     def pull(beta: Tensor) -> Tensor:
         if sums.order == 2:

@@ -7,6 +7,7 @@ derivatives are known in closed form.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,74 +16,115 @@ from torch import Tensor, nn
 from pullback.ambient import CategoricalFlattening, ScaleFlattening
 from pullback.jets import activations
 from pullback.jets.elementwise import elementwise, multiply, scaled
+from pullback.jets.gemm import linear_node, linear_rows, transforms_active
+from pullback.jets.graph import HIGHEST, elementwise_node
 from pullback.jets.indices import indices
+from pullback.jets.inplace import plain_tensors
+from pullback.jets.quick import QUICK
 from pullback.jets.state import JetState
 
-Rule = Callable[[nn.Module, JetState], JetState]
+Rule = Callable[[Any, JetState], JetState]
 
 
 @dataclass(frozen=True)
 class Affine:
-    """A layer y = A v + b. ``linear`` applies A alone to a batch (rows folded into it)."""
+    """A layer y = A v + b.
 
-    linear: Callable[[nn.Module, Tensor], Tensor]
+    Attributes:
+        linear: applies A alone to a batch that the rows are folded into.
+        fresh: whether the result never shares memory with the input.
+    """
 
-    def __call__(self, module: nn.Module, state: JetState) -> JetState:
+    linear: Callable[[Any, Tensor], Tensor]
+    fresh: bool = True
+
+    def __call__(self, module: Any, state: JetState) -> JetState:
+        if type(module) is nn.Linear and state.rows.shape[1] == state.value.shape[0]:
+            return _full_linear(module, state)
         rows = self.rows(module, state.rows)
-        return JetState(module(state.value), rows, state.dim, state.order, state.level, owned=True)
+        owned = self.fresh or state.owned
+        return JetState(
+            self.value(module, state.value), rows, state.dim, state.order, state.level, owned=owned
+        )
 
-    def rows(self, module: nn.Module, rows: Tensor) -> Tensor:
+    def value(self, module: Any, x: Tensor) -> Tensor:
+        """A x + b of a batch."""
+        if type(module) is not nn.Linear:
+            return module(x)
+        result = linear_rows(x, module.weight)
+        return result if module.bias is None else result + module.bias
+
+    def rows(self, module: Any, rows: Tensor) -> Tensor:
         """A applied to rows (m, n, *shape)."""
         return self.linear(module, rows.flatten(0, 1)).unflatten(0, rows.shape[:2])
 
 
 @dataclass(frozen=True)
 class Elementwise:
-    """A smooth activation with a table of derivatives."""
+    """A smooth activation with a table of derivatives, and perhaps a quicker one for use without a graph."""
 
     table: activations.Table
+    quick: activations.Table | None = None
 
-    def __call__(self, module: nn.Module, state: JetState) -> JetState:
-        return elementwise(state, self.table(module, state.value, state.order))
+    def __call__(self, module: Any, state: JetState) -> JetState:
+        if state.order > HIGHEST or not self._is_node(module, state):
+            return elementwise(state, self.derivatives(module, state.value, state.order))
+        return elementwise_node(state, lambda value, order: self.derivatives(module, value, order))
+
+    def _is_node(self, module: Any, state: JetState) -> bool:
+        """Whether only the state is differentiated through, by plain reverse mode."""
+        if not torch.is_grad_enabled() or not (state.value.requires_grad or state.rows.requires_grad):
+            return False
+        own = any(tensor.requires_grad for tensor in (*module.parameters(), *module.buffers()))
+        return not own and not transforms_active(state.value, state.rows)
+
+    def derivatives(self, module: Any, value: Tensor, order: int) -> activations.Derivatives:
+        """(f, f', .., f^(order)) at ``value``."""
+        quick = self.quick is not None and plain_tensors(value)
+        return self.quick(module, value, order) if quick else self.table(module, value, order)
 
 
 @dataclass(frozen=True)
 class Piecewise:
     """An activation that is linear piece by piece."""
 
-    slopes: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor | None]]
+    slopes: Callable[[Any, Tensor], tuple[Tensor, Tensor | None]]
 
-    def __call__(self, module: nn.Module, state: JetState) -> JetState:
+    def __call__(self, module: Any, state: JetState) -> JetState:
         return scaled(state, *self.slopes(module, state.value))
 
 
-def _itself(module: nn.Module, x: Tensor) -> Tensor:
+def _itself(module: Any, x: Tensor) -> Tensor:
     return module(x)
 
 
-def linear_rows(rows: Tensor, weight: Tensor) -> Tensor:
-    """rows weightᵀ over the last axis, as one matrix product."""
-    flat = torch.mm(rows.reshape(-1, rows.shape[-1]), weight.t())
-    return flat.view(*rows.shape[:-1], weight.shape[0])
+def _full_linear(module: Any, state: JetState) -> JetState:
+    """A linear layer as one matrix product; the bias goes to the value only."""
+    weight, bias = module.weight, module.bias
+    if transforms_active(state.value, state.rows, weight):
+        rows, value = linear_rows(state.rows, weight), F.linear(state.value, weight, bias)
+    else:
+        value, rows = linear_node(state.value, state.rows, weight, bias)
+    return JetState(value, rows, state.dim, state.order, state.level, owned=not rows.requires_grad)
 
 
-def _linear(module: nn.Module, x: Tensor) -> Tensor:
+def _linear(module: Any, x: Tensor) -> Tensor:
     return linear_rows(x, module.weight)
 
 
-def _convolution(module: nn.Module, x: Tensor) -> Tensor:
+def _convolution(module: Any, x: Tensor) -> Tensor:
     return module._conv_forward(x, module.weight, None)  # type: ignore[operator]
 
 
-def _transposed(function: Callable) -> Callable[[nn.Module, Tensor], Tensor]:
-    def apply(module: nn.Module, x: Tensor) -> Tensor:
+def _transposed(function: Callable) -> Callable[[Any, Tensor], Tensor]:
+    def apply(module: Any, x: Tensor) -> Tensor:
         m = module
         return function(x, m.weight, None, m.stride, m.padding, m.output_padding, m.groups, m.dilation)
 
     return apply
 
 
-def batch_norm_scale(module: nn.Module) -> tuple[Tensor, Tensor]:
+def batch_norm_scale(module: Any) -> tuple[Tensor, Tensor]:
     """Scale and shift of a batch normalisation in eval mode, one a channel."""
     scale = torch.rsqrt(module.running_var + module.eps)
     scale = scale if module.weight is None else scale * module.weight
@@ -90,15 +132,15 @@ def batch_norm_scale(module: nn.Module) -> tuple[Tensor, Tensor]:
     return scale, shift if module.bias is None else shift + module.bias
 
 
-def _batch_norm(module: nn.Module, x: Tensor) -> Tensor:
+def _batch_norm(module: Any, x: Tensor) -> Tensor:
     return x * batch_norm_scale(module)[0].reshape(-1, *(1,) * (x.ndim - 2))
 
 
-def _scale(module: nn.Module, x: Tensor) -> Tensor:
+def _scale(module: Any, x: Tensor) -> Tensor:
     return x * module.scale.to(x)
 
 
-AFFINE: dict[type[nn.Module], Callable[[nn.Module, Tensor], Tensor]] = {
+AFFINE: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
     nn.Linear: _linear,
     nn.Conv1d: _convolution,
     nn.Conv2d: _convolution,
@@ -196,7 +238,7 @@ def reshaped(state: JetState, shape: tuple[int, ...]) -> JetState:
     return JetState(state.value.reshape(n, *shape), rows, state.dim, state.order, state.level)
 
 
-def _layer_norm(module: nn.Module, state: JetState, *, centre: bool = True) -> JetState:
+def _layer_norm(module: Any, state: JetState, *, centre: bool = True) -> JetState:
     shape = tuple(state.value.shape[1:])
     outer = shape[: len(shape) - len(module.normalized_shape)]
     eps = module.eps if module.eps is not None else torch.finfo(state.value.dtype).eps
@@ -204,15 +246,15 @@ def _layer_norm(module: nn.Module, state: JetState, *, centre: bool = True) -> J
     return _affine_after(reshaped(flat, shape), module.weight, getattr(module, "bias", None))
 
 
-def _rms_norm(module: nn.Module, state: JetState) -> JetState:
+def _rms_norm(module: Any, state: JetState) -> JetState:
     return _layer_norm(module, state, centre=False)
 
 
-def _group_norm(module: nn.Module, state: JetState) -> JetState:
+def _group_norm(module: Any, state: JetState) -> JetState:
     return _grouped(state, module.num_groups, module.eps, module.weight, module.bias)
 
 
-def _instance_norm(module: nn.Module, state: JetState) -> JetState:
+def _instance_norm(module: Any, state: JetState) -> JetState:
     if module.track_running_stats and not module.training:
         scale = torch.rsqrt(module.running_var + module.eps)
         per_channel = (-1, *(1,) * (state.value.ndim - 2))
@@ -240,7 +282,7 @@ def _channelwise(state: JetState, weight: Tensor | None, bias: Tensor | None) ->
 
 
 def log_softmax(state: JetState, dim: int) -> JetState:
-    """v - L with L = log Σ e^v over feature axis ``dim``; the derivatives of L are the cumulants of softmax(v)."""
+    """v - L with L = log Σ e^v over feature axis ``dim``; L has the cumulants of softmax(v) as derivatives."""
     v, J, H, K = state.value, state.expanded().first, state.second, state.third
     axis = dim if dim < 0 else dim - v.ndim
     y = torch.log_softmax(v, dim=axis)
@@ -264,33 +306,33 @@ def log_softmax(state: JetState, dim: int) -> JetState:
     return JetState(y, torch.cat(rows), state.dim, state.order, level=state.order, owned=True)
 
 
-def _log_softmax(module: nn.Module, state: JetState) -> JetState:
+def _log_softmax(module: Any, state: JetState) -> JetState:
     if module.dim is None:
         raise ValueError("LogSoftmax: expected dim to be set, got None; write nn.LogSoftmax(dim=-1)")
     return log_softmax(state, module.dim)
 
 
-def _categorical(module: nn.Module, state: JetState) -> JetState:
+def _categorical(module: Any, state: JetState) -> JetState:
     half = log_softmax(state, -1)
     f = 2 * module.count**0.5 * torch.exp(half.value / 2)
     return elementwise(half, (f, f / 2, f / 4, f / 8)[: state.order + 1])
 
 
-def _glu(module: nn.Module, state: JetState) -> JetState:
+def _glu(module: Any, state: JetState) -> JetState:
     axis = module.dim if module.dim < 0 else module.dim - state.value.ndim
     values, rows = state.value.chunk(2, axis), state.rows.chunk(2, axis)
     u, w = (JetState(v, r, state.dim, state.order, state.level) for v, r in zip(values, rows, strict=True))
     return multiply(u, elementwise(w, activations.logistic(w.value, state.order)))
 
 
-def max_pool(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+def max_pool(module: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """Output of a max pooling and the flat spatial positions that it takes."""
     m = module
     pool = {nn.MaxPool1d: F.max_pool1d, nn.MaxPool2d: F.max_pool2d, nn.MaxPool3d: F.max_pool3d}[type(m)]
     return pool(x, m.kernel_size, m.stride, m.padding, m.dilation, ceil_mode=m.ceil_mode, return_indices=True)
 
 
-def _max_pool(module: nn.Module, state: JetState) -> JetState:
+def _max_pool(module: Any, state: JetState) -> JetState:
     value, positions = max_pool(module, state.value)
     rows = state.expanded().rows
     flat = rows.flatten(3)
@@ -317,8 +359,8 @@ DENSE = (nn.LogSoftmax, CategoricalFlattening)
 MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 LEAVES: dict[type[nn.Module], Rule] = {
-    **{kind: Affine(linear) for kind, linear in AFFINE.items()},
-    **{kind: Elementwise(table) for kind, table in activations.SMOOTH.items()},
+    **{kind: Affine(linear, fresh=linear is not _itself) for kind, linear in AFFINE.items()},
+    **{kind: Elementwise(table, QUICK.get(kind)) for kind, table in activations.SMOOTH.items()},
     **{kind: Piecewise(slopes) for kind, slopes in activations.PIECEWISE.items()},
     **dict.fromkeys(MAX_POOLS, _max_pool),
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _instance_norm),

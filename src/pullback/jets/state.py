@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullback.jets.gemm import joined, transforms_active
 from pullback.jets.indices import count
 
 
@@ -22,7 +23,6 @@ class JetState:
         dim: number d of variables that derivatives are taken in.
         order: highest order asked for.
         level: highest order stored, between 1 and ``order``.
-        stack: one tensor (1 + m, n, *shape) that value and rows are views of, or None.
         owned: whether a rule may overwrite ``rows`` and ``value``.
     """
 
@@ -31,7 +31,6 @@ class JetState:
     dim: int
     order: int
     level: int = 1
-    stack: Float[Tensor, "_ n *shape"] | None = None
     owned: bool = False
 
     @property
@@ -61,7 +60,7 @@ class JetState:
         if self.rows.shape[1] == n:
             return self
         rows = self.rows.expand(-1, n, *self.rows.shape[2:])
-        return replace(self, rows=rows, stack=None, owned=False)
+        return replace(self, rows=rows, owned=False)
 
     def raised(self, level: int) -> "JetState":
         """The state with zero rows stored up to ``level``."""
@@ -69,14 +68,20 @@ class JetState:
             return self
         rows = self.expanded().rows
         zeros = rows.new_zeros(count(self.dim, level) - rows.shape[0], *rows.shape[1:])
-        return replace(self, rows=torch.cat([rows, zeros]), level=level, stack=None, owned=False)
+        return replace(self, rows=torch.cat([rows, zeros]), level=level, owned=False)
+
+    def joined(self) -> Float[Tensor, "_ n *shape"] | None:
+        """Value and rows as one tensor if they lie one behind the other in memory, else None."""
+        value, rows = self.value, self.rows
+        if value.requires_grad or rows.requires_grad or transforms_active(value, rows):
+            return None
+        return joined(value, rows)
 
     def complete(self) -> Float[Tensor, "m n *shape"]:
         """Value and all rows up to ``order`` in one tensor."""
-        if self.stack is not None and self.level == self.order:
-            return self.stack
         state = self.raised(self.order).expanded()
-        return torch.cat([state.value.unsqueeze(0), state.rows])
+        stack = state.joined()
+        return stack if stack is not None else torch.cat([state.value.unsqueeze(0), state.rows])
 
 
 def start(x: Float[Tensor, "n d"], order: int) -> JetState:

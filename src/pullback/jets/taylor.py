@@ -7,6 +7,7 @@ unknown type, goes through `pullback.jets.fallback`.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,13 +40,13 @@ class Layer:
         return self.rule(self.module, state)
 
 
-def _residual(module: nn.Module, state: JetState) -> JetState:
+def _residual(module: Any, state: JetState) -> JetState:
     branch = propagate(layers_of(module.block), state.shared())
     check_branch(state.value, branch.value)
     return add(state, branch)
 
 
-def _product(module: nn.Module, state: JetState) -> JetState:
+def _product(module: Any, state: JetState) -> JetState:
     left = propagate(layers_of(module.left), state.shared())
     right = propagate(layers_of(module.right), state.shared())
     return multiply(left, right)
@@ -60,7 +61,8 @@ def register_jet_rule(module_type: type[nn.Module], rule: Rule) -> None:
 
     Args:
         module_type: the exact class; subclasses are not covered.
-        rule: maps (module, state) to the `JetState` behind the module. It must not change the state's tensors.
+        rule: maps (module, state) to the `JetState` behind the module, and leaves the state's
+            tensors as they are.
     Raises:
         TypeError: ``module_type`` is not a module class or ``rule`` is not callable.
     Example:
@@ -70,7 +72,7 @@ def register_jet_rule(module_type: type[nn.Module], rule: Rule) -> None:
         ...         return 2 * x
         >>> from dataclasses import replace
         >>> def rule(module, state):
-        ...     return replace(state, value=2 * state.value, rows=2 * state.rows, stack=None)
+        ...     return replace(state, value=2 * state.value, rows=2 * state.rows)
         >>> register_jet_rule(Double, rule)
     """
     if not (isinstance(module_type, type) and issubclass(module_type, nn.Module)):
@@ -85,12 +87,12 @@ def supported() -> list[str]:
     return sorted(kind.__name__ for kind in _RULES)
 
 
-def _changed(module: nn.Module) -> bool:
+def _changed(module: Any) -> bool:
     """Whether hooks or a replaced ``forward`` make the module differ from its class."""
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
-def _contents(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
+def _contents(module: Any) -> list[tuple[str, nn.Module]] | None:
     """Layers that a container applies in order, or None if it is not such a container."""
     if _changed(module):
         return None

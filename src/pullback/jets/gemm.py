@@ -1,0 +1,145 @@
+"""The matrix product behind every linear layer, on the quickest kernel that is at hand.
+
+On CPUs whose vector units the BLAS library does not use in full (MKL on AMD processors runs at half speed in
+float32), oneDNN's kernel for dense linear layers, which ships with torch, is twice as fast as ``torch.mm``.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+SMALLEST = 2**20
+"""Multiplications from which the quicker kernel makes up for its longer call."""
+
+
+@lru_cache(maxsize=1)
+def _has_kernel() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def transforms_active(*tensors: Tensor) -> bool:
+    """Whether a function transform, forward-mode differentiation or the compiler looks at the computation."""
+    if torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling():
+        return True
+    return any(torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+
+
+def times_transposed(a: Tensor, b: Tensor) -> Tensor:
+    """a bᵀ for matrices (m, k) and (n, k)."""
+    if not _is_quick(a, b) or transforms_active(a, b):
+        return torch.mm(a, b.mT)
+    if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
+        return _Quick.apply(a, b)
+    return _kernel(a, b)
+
+
+def _is_quick(a: Tensor, b: Tensor) -> bool:
+    return (
+        a.dtype == torch.float32 == b.dtype
+        and a.device.type == "cpu" == b.device.type
+        and a.shape[0] * a.shape[1] * b.shape[0] >= SMALLEST
+        and _has_kernel()
+        and torch.backends.mkldnn.enabled
+    )
+
+
+def _kernel(a: Tensor, b: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a bᵀ outside of any graph."""
+    return _kernel(a, b) if _is_quick(a, b) else torch.mm(a, b.mT)
+
+
+class _Quick(torch.autograd.Function):
+    """a bᵀ with its derivatives, which are products of the same kind, to any order."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, a: Tensor, b: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(a, b)
+        return _kernel(a, b)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
+        a, b = ctx.saved_tensors
+        to_a = times_transposed(g, b.mT) if ctx.needs_input_grad[0] else None
+        to_b = times_transposed(g.mT, a.mT) if ctx.needs_input_grad[1] else None
+        return to_a, to_b
+
+
+def linear_rows(rows: Tensor, weight: Tensor) -> Tensor:
+    """rows weightᵀ over the last axis, as one matrix product."""
+    flat = times_transposed(rows.reshape(-1, rows.shape[-1]), weight)
+    return flat.view(*rows.shape[:-1], weight.shape[0])
+
+
+def joined(value: Tensor, rows: Tensor) -> Tensor | None:
+    """Value (n, *shape) and rows (m, n, *shape) as one tensor if they lie so in memory, else None."""
+    if rows.shape[1:] != value.shape or not (value.is_contiguous() and rows.is_contiguous()):
+        return None
+    if rows.storage_offset() != value.storage_offset() + value.numel():
+        return None
+    if rows.untyped_storage().data_ptr() != value.untyped_storage().data_ptr():
+        return None
+    return value.as_strided((1 + rows.shape[0], *value.shape), (value.numel(), *value.stride()))
+
+
+def linear_node(value: Tensor, rows: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Value and rows behind a linear layer: one product forward, and as one node of the graph two backward."""
+    tensors = (value, rows, weight) if bias is None else (value, rows, weight, bias)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return _LinearNode.apply(value, rows, weight, bias)
+    return _linear_forward(value, rows, weight, bias)
+
+
+def _linear_forward(
+    value: Tensor, rows: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    stack = joined(value, rows)
+    if stack is None:
+        stack = torch.cat([value.unsqueeze(0), rows])
+    result = _product(stack.flatten(0, -2), weight).view(*stack.shape[:-1], weight.shape[0])
+    value = result[0]
+    return (value if bias is None else value.add_(bias)), result[1:]
+
+
+class _LinearNode(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, value: Tensor, rows: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        ctx.save_for_backward(value, rows, weight)
+        ctx.set_materialize_grads(False)
+        return _linear_forward(value, rows, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, g_value: Tensor | None, g_rows: Tensor | None) -> Any:  # type: ignore[override]
+        value, rows, weight = ctx.saved_tensors
+        to_bias = None
+        if g_value is not None and ctx.needs_input_grad[3]:
+            to_bias = g_value.flatten(0, -2).sum(0)
+        pairs = [(g, s) for g, s in ((g_value, value), (g_rows, rows)) if g is not None]
+        if len(pairs) == 2 and not torch.is_grad_enabled():
+            together = joined(g_value, g_rows), joined(value, rows)
+            if together[0] is not None and together[1] is not None:
+                to_stack, to_weight = _linear_adjoint(*together, weight, ctx.needs_input_grad[2])
+                return to_stack[0], to_stack[1:], to_weight, to_bias
+        to_inputs: list[Tensor | None] = [None, None]
+        to_weight = None
+        for g, s in pairs:
+            to_input, part = _linear_adjoint(g, s, weight, ctx.needs_input_grad[2])
+            to_inputs[0 if s is value else 1] = to_input
+            to_weight = part if to_weight is None or part is None else to_weight + part
+        return *to_inputs, to_weight, to_bias
+
+
+def _linear_adjoint(g: Tensor, s: Tensor, weight: Tensor, needed: bool) -> tuple[Tensor, Tensor | None]:
+    """Adjoints of the input and of the weight of s weightᵀ."""
+    to_input = linear_rows(g, weight.mT)
+    if not needed:
+        return to_input, None
+    return to_input, times_transposed(g.reshape(-1, g.shape[-1]).mT, s.reshape(-1, s.shape[-1]).mT)
