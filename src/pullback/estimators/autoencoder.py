@@ -154,6 +154,7 @@ def fit_gaussian(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     wide = z.astype(np.float64)
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(wide, rowvar=False)))
-    floor = max(float(values.max()), np.finfo(np.float32).tiny) * 1e-12
+    largest = float(values.max()) if values.max() > 0 else 1.0
+    floor = 1e-12 * largest
     factor = vectors * np.sqrt(np.maximum(values, floor))
     return wide.mean(axis=0).astype(z.dtype), factor.astype(z.dtype)

@@ -116,6 +116,8 @@ def describe(name: str, value: Any) -> Any:
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {key: describe(name, item) for key, item in value.items()}
     for label, entry in _REGISTERED.items():
+        if value is entry.cls:
+            return {KIND: "class", "name": label}
         if type(value) is entry.cls:
             return {KIND: "registered", "name": label, "config": _rebuilding(name, label, entry, value)}
     if options := _LIKELIHOODS.get(type(value)):
@@ -167,13 +169,14 @@ def rebuild(name: str, description: Any, *, n_features: int) -> Any:
         return {key: rebuild(name, item, n_features=n_features) for key, item in description.items()}
     kind, label = description[KIND], description.get("name")
     options = rebuild(name, description.get("config", {}), n_features=n_features)
-    if kind == "registered":
+    if kind in ("registered", "class"):
         if label not in _REGISTERED:
             raise FormatError(
                 f"{name}: saved with {label!r}, which is not registered here; call "
                 f"pullback.register_module({label!r}, YourClass) before loading"
             )
-        return _REGISTERED[label].factory(**options)
+        entry = _REGISTERED[label]
+        return entry.cls if kind == "class" else entry.factory(**options)
     if kind == "likelihood" and label in (known := {cls.__name__: cls for cls in _LIKELIHOODS}):
         more: Any = {"n_features": n_features} if label in _PER_FEATURE else {}
         return known[label](**options, **more)
