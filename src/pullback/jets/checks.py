@@ -46,7 +46,7 @@ def check_mode(f: nn.Module, call: str = "f.eval()") -> None:
     """Raise ``ValueError`` if a layer in train mode couples or randomises rows."""
     for path, module in f.named_modules():
         type_ = type(module)
-        random = type_ in _RANDOM and module.training and module.p > 0
+        random = type_ in _RANDOM and module.training and float(module.p) > 0  # type: ignore[arg-type]
         random = random or (type_ is nn.RReLU and module.training)
         if type_ in _COUPLING and module.running_mean is None:
             raise ValueError(

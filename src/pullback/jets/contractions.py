@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from pullback.ambient import Diagonal, Euclidean, Gaussian, LowRank, ScaleFlattening
 from pullback.jets.checks import check_map, check_order, check_output
-from pullback.jets.gemm import linear_rows
+from pullback.jets.gemm import float64_cost, linear_rows
 from pullback.jets.indices import indices
 from pullback.jets.jet import DirectionalJet, MetricJet
 from pullback.jets.reverse import Contraction, Tape, record
@@ -68,7 +68,7 @@ def _contract(f: Map, x: Tensor, covectors: Tensor, order: int) -> Tensor:
             "add an axis for a single covector a point"
         )
     layers = layers_of(f)
-    size = chunk_rows(x, 1 + d * (d + 3), width_of(layers, x))
+    size = _chunk(*_split(layers), x)
     with torch.autocast(x.device.type, enabled=False):
         parts = [
             _contract_chunk(layers, part, lam, order)
@@ -101,6 +101,13 @@ def _split(layers: list[Layer]) -> tuple[list[Layer], list[Layer]]:
     while k and layers[k - 1].rule is not None and type(layers[k - 1].module) in (nn.Linear, ScaleFlattening):
         k -= 1
     return layers[:k], layers[k:]
+
+
+def _chunk(body: list[Layer], tail: list[Layer], x: Tensor) -> int:
+    """Points at a time: products of pairs of rows at the hidden layers, single rows in data space."""
+    d = x.shape[1]
+    hidden, all_widths = width_of(body, x), width_of([*body, *tail], x)
+    return chunk_rows(x, 1, d * (d + 3) // 2 * hidden + d * all_widths)
 
 
 def _features(tail: list[Layer], state: JetState) -> int:
@@ -164,7 +171,7 @@ def metric_jet(f: Map, x: Float[Tensor, "n d"], ambient: Ambient | None = None) 
     layers, factor = _with_ambient(layers_of(f), ambient, x)
     d = x.shape[1]
     body, tail = _split(layers)
-    size = chunk_rows(x, 1 + d * (d + 3), width_of(layers, x))
+    size = _chunk(body, tail, x)
     factors = factor.split(size) if factor is not None else [None] * len(x.split(size))
     with torch.autocast(x.device.type, enabled=False):
         gram: list[Tensor] = []
@@ -214,29 +221,37 @@ def _metric_chunk(
     A = state.expanded().first
     matrix = _tail_matrix(tail, state.value.shape[1], x)
     if factor is not None:
-        Y = A if matrix is None else linear_rows(A, matrix)
-        if factor.shape[1] != Y.shape[-1]:
-            raise ValueError(
-                f"ambient: expected factors (n, p, r) with p={Y.shape[-1]}, got {tuple(factor.shape)}"
-            )
-        short = torch.bmm(Y.transpose(0, 1), factor)
-        metric = torch.bmm(short, short.mT)
-        beta = torch.bmm(short, factor.mT).transpose(0, 1)
-        beta = beta if matrix is None else linear_rows(beta, matrix.mT)
-    elif matrix is None:
-        beta = A
-        metric = _inner(A, A)
-    elif gram or _gram_pays(matrix, d * points):
-        if not gram:
-            gram.append(_gram(matrix))
-        beta = linear_rows(A, gram[0])
-        metric = _inner(A, beta)
+        metric, beta = _lowered_by_factor(A, matrix, factor)
     else:
-        Y = linear_rows(A, matrix)
-        metric, beta = _inner(Y, Y), linear_rows(Y, matrix.mT)
+        metric, beta = _lowered(A, matrix, d * points, gram)
     tape.pull(beta)
     total = tape.sums.total
     return metric, x.new_zeros(n, d, d * (d + 1) // 2) if total is None else total
+
+
+def _lowered(A: Tensor, matrix: Tensor | None, rows: int, gram: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Metric Aᵀ MᵀM A and adjoint rows A MᵀM at the last hidden layer."""
+    if matrix is None:
+        return _inner(A, A), A
+    if not gram and _gram_pays(matrix, rows):
+        gram.append(_gram(matrix))
+    if gram:
+        beta = linear_rows(A, gram[0])
+        return _inner(A, beta), beta
+    Y = linear_rows(A, matrix)
+    return _inner(Y, Y), linear_rows(Y, matrix.mT)
+
+
+def _lowered_by_factor(A: Tensor, matrix: Tensor | None, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """The same with W = U Uᵀ between, one U (p, r) a point."""
+    Y = A if matrix is None else linear_rows(A, matrix)
+    if factor.shape[1] != Y.shape[-1]:
+        raise ValueError(
+            f"ambient: expected factors (n, p, r) with p={Y.shape[-1]}, got {tuple(factor.shape)}"
+        )
+    short = torch.bmm(Y.transpose(0, 1), factor)
+    beta = torch.bmm(short, factor.mT).transpose(0, 1)
+    return torch.bmm(short, short.mT), beta if matrix is None else linear_rows(beta, matrix.mT)
 
 
 def _inner(A: Tensor, B: Tensor) -> Tensor:
@@ -245,9 +260,9 @@ def _inner(A: Tensor, B: Tensor) -> Tensor:
 
 
 def _gram_pays(matrix: Tensor, rows: int) -> bool:
-    """Whether MᵀM once and A MᵀM take fewer operations than (A Mᵀ) M; the float64 product counts twice."""
+    """Whether MᵀM once and A MᵀM take less time than (A Mᵀ) M for ``rows`` rows of A."""
     p, h = matrix.shape
-    return 2 * h * p + rows * h < 2 * rows * p
+    return float64_cost(matrix) * h * p + rows * h < 2 * rows * p
 
 
 def _gram(matrix: Tensor) -> Tensor:
@@ -319,13 +334,21 @@ def tangential_acceleration(f: Map, x: Float[Tensor, "n d"], v: Float[Tensor, "n
     x = check_map(f, x)
     check_shape("v", v, x.shape, "one velocity a point")
     body, tail = _split(layers_of(f))
+    size = _chunk(body, tail, x)
     with torch.autocast(x.device.type, enabled=False):
-        tape = Tape(Contraction(0))
-        state = record(body, JetState(x, v.unsqueeze(0), 1, 2), tape)
-        check_output(state.value, x)
-        second = state.raised(2).second
-        assert second is not None
-        matrix = _tail_matrix(tail, state.value.shape[1], x)
-        if matrix is not None:
-            second = linear_rows(linear_rows(second, matrix), matrix.mT)
-        return tape.pull(second).squeeze(0)
+        parts = [
+            _tangential(body, tail, part, u) for part, u in zip(x.split(size), v.split(size), strict=True)
+        ]
+    return torch.cat(parts)
+
+
+def _tangential(body: list[Layer], tail: list[Layer], x: Tensor, v: Tensor) -> Tensor:
+    tape = Tape(Contraction(0))
+    state = record(body, JetState(x, v.unsqueeze(0), 1, 2), tape)
+    check_output(state.value, x)
+    second = state.raised(2).second
+    assert second is not None
+    matrix = _tail_matrix(tail, state.value.shape[1], x)
+    if matrix is not None:
+        second = linear_rows(linear_rows(second, matrix), matrix.mT)
+    return tape.pull(second).squeeze(0)

@@ -65,12 +65,12 @@ def indices(d: int, device: torch.device) -> Indices:
         [at2[b, c] for _, b, c in triples],
         [at2[min(a, b), max(a, b)] for a, b in product(range(d), repeat=2)],
     ]
-    columns.append([at3[_sorted3(abc)] for abc in product(range(d), repeat=3)])
+    columns.append([at3[_ordered(a, b, c)] for a, b, c in product(range(d), repeat=3)])
     with torch.inference_mode(False):
         return Indices(*(torch.tensor(column, dtype=torch.long, device=device) for column in columns))
 
 
-def _sorted3(abc: tuple[int, int, int]) -> tuple[int, int, int]:
+def _ordered(*abc: int) -> tuple[int, int, int]:
     a, b, c = sorted(abc)
     return a, b, c
 

@@ -48,15 +48,27 @@ def _is_full(state: JetState) -> bool:
     return state.level == state.order and state.rows.shape[1] == state.value.shape[0]
 
 
+def pair_products(J: Tensor) -> Tensor:
+    """J_a J_b for a <= b, packed: (d, *shape) -> (d2, *shape)."""
+    d = J.shape[0]
+    if not plain_tensors(J):
+        at = indices(d, J.device)
+        return J[at.i] * J[at.j]
+    result, starts = J.new_empty(d * (d + 1) // 2, *J.shape[1:]), pair_starts(d)
+    for a, first in enumerate(J.unbind(0)):
+        torch.mul(J[a:], first, out=result[starts[a] : starts[a + 1]])
+    return result
+
+
 def _raise(state: JetState, rows: Tensor, f: tuple[Tensor, ...]) -> None:
     """Rows behind f where orders above the first are zero before it."""
     d, J = state.dim, state.first
     torch.mul(J, f[1], out=rows[:d])
-    at = indices(d, J.device)
     if J.shape[1] == 1 or d == 1:
-        JJ = J[at.i] * J[at.j]
+        JJ = pair_products(J)
         torch.mul(JJ, f[2], out=rows[d : count(d, 2)])
         if state.order > 2:
+            at = indices(d, J.device)
             torch.mul(JJ[at.ab] * J[at.c], f[3], out=rows[count(d, 2) :])
         return
     blocks = _Blocks(rows, d, state.order)

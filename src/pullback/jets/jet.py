@@ -93,7 +93,7 @@ class MetricJet:
 def _unpack(value: Tensor, rows: Tensor, d: int, order: int, method: Method | None) -> Jet:
     at = indices(d, rows.device)
     sizes = [count(d, k) - count(d, k - 1) for k in range(1, order + 1)]
-    pieces = rows.split(sizes) if order > 1 else (rows,)
+    pieces = list(rows.split(sizes)) if order > 1 else [rows]
     jacobian = pieces[0].permute(1, 2, 0) if order > 0 else None
     hessian = _full(pieces[1], at.full2, d, 2) if order > 1 else None
     third = _full(pieces[2], at.full3, d, 3) if order > 2 else None

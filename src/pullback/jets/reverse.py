@@ -19,6 +19,7 @@ from pullback.jets.elementwise import add, elementwise, multiply, scaled
 from pullback.jets.fallback import contracted, differentiable, ordinary
 from pullback.jets.gemm import linear_rows
 from pullback.jets.indices import indices
+from pullback.jets.inplace import pair_products
 from pullback.jets.modules import Product, Residual, check_branch
 from pullback.jets.rules import DENSE, Affine, Elementwise, Piecewise
 from pullback.jets.state import JetState
@@ -104,10 +105,10 @@ def _second(t: Tensor, A: Tensor) -> Tensor:
     """Σ_k t_k A_ka A_kb, packed: t (q, n, *shape), A (d, n or 1, *shape) -> (n, q, d2)."""
     q, n, d = t.shape[0], t.shape[1], A.shape[0]
     t, A = t.flatten(2), A.flatten(2)
-    at = indices(d, A.device)
     if A.shape[1] == 1 or 2 * q > d + 1:
-        return _dot(t, A[at.i] * A[at.j])
+        return _dot(t, pair_products(A))
     weighted = (t.unsqueeze(1) * A).permute(2, 0, 1, 3).flatten(1, 2)
+    at = indices(d, A.device)
     full = torch.bmm(weighted, A.permute(1, 2, 0)).view(n, q, d, d)
     return full[:, :, at.i, at.j]
 
@@ -121,14 +122,14 @@ def _dot(beta: Tensor, rows: Tensor | None) -> Tensor:
     return torch.bmm(beta.transpose(0, 1), rows.permute(1, 2, 0))
 
 
-def _residual_step(module: nn.Module, state: JetState, sums: Contraction) -> tuple[JetState, Pull]:
+def _residual_step(module: Residual, state: JetState, sums: Contraction) -> tuple[JetState, Pull]:
     inner = Tape(sums)
     branch = record(layers_of(module.block), state, inner)
     check_branch(state.value, branch.value)
     return add(state, branch), lambda beta: beta + inner.pull(beta)
 
 
-def _product_step(module: nn.Module, state: JetState, sums: Contraction) -> tuple[JetState, Pull]:
+def _product_step(module: Product, state: JetState, sums: Contraction) -> tuple[JetState, Pull]:
     left, right = Tape(sums), Tape(sums)
     u = record(layers_of(module.left), state, left)
     w = record(layers_of(module.right), state, right)
@@ -171,7 +172,7 @@ def _vjp(function: Callable[[Tensor], Tensor], at: Tensor, beta: Tensor) -> Tens
     quiet = not torch.is_grad_enabled()
     with differentiable():
         points = ordinary(at).expand(beta.shape[0], *at.shape).flatten(0, 1)
-        value, pull = torch.func.vjp(function, points)
+        value, pull, *_ = torch.func.vjp(function, points)
         result = pull(ordinary(beta).reshape(value.shape))[0]
     result = result.unflatten(0, beta.shape[:2])
     return result.detach() if quiet else result

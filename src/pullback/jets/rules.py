@@ -80,8 +80,9 @@ class Elementwise:
 
     def derivatives(self, module: Any, value: Tensor, order: int) -> activations.Derivatives:
         """(f, f', .., f^(order)) at ``value``."""
-        quick = self.quick is not None and plain_tensors(value)
-        return self.quick(module, value, order) if quick else self.table(module, value, order)
+        if self.quick is not None and plain_tensors(value):
+            return self.quick(module, value, order)
+        return self.table(module, value, order)
 
 
 @dataclass(frozen=True)
@@ -282,7 +283,7 @@ def _channelwise(state: JetState, weight: Tensor | None, bias: Tensor | None) ->
 
 
 def log_softmax(state: JetState, dim: int) -> JetState:
-    """v - L with L = log Σ e^v over feature axis ``dim``; L has the cumulants of softmax(v) as derivatives."""
+    """v - L with L = log Σ e^v over feature axis ``dim``; its derivatives are the cumulants of softmax(v)."""
     v, J, H, K = state.value, state.expanded().first, state.second, state.third
     axis = dim if dim < 0 else dim - v.ndim
     y = torch.log_softmax(v, dim=axis)

@@ -7,7 +7,7 @@ unknown type, goes through `pullback.jets.fallback`.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -113,7 +113,7 @@ def layers_of(f: Map, path: str = "") -> list[Layer]:
     if contents is None:
         if _changed(f):
             return [Layer(path, f, None)]
-        kind = type_before_parametrizations(f)
+        kind = cast(type[nn.Module], type_before_parametrizations(f))
         return [] if kind in SKIPPED else [Layer(path, f, _RULES.get(kind))]
     prefix = f"{path}." if path else ""
     return [layer for name, child in contents for layer in layers_of(child, prefix + name)]
