@@ -6,7 +6,7 @@ same steps. An epoch is cut into batches whose sizes differ by at most one row.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,19 +72,6 @@ def seeded_streams(seed: int) -> Streams:
     return Streams(torch.Generator().manual_seed(first), torch.Generator().manual_seed(second))
 
 
-class Batches(Protocol):
-    """An epoch of batches, again and again."""
-
-    @property
-    def count(self) -> int | None:
-        """Batches of an epoch, or None where nobody knows."""
-        ...
-
-    def epoch(self, streams: "Streams", *, skip: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch; the first ``skip`` are left out, and no noise is drawn for them."""
-        ...
-
-
 def even_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
     """Bounds of ceil(n / batch_size) batches whose sizes differ by at most one.
 
@@ -114,9 +101,11 @@ class IndexedBatches:
 
     @property
     def count(self) -> int:
+        """Batches of an epoch."""
         return len(self.bounds)
 
     def epoch(self, streams: Streams, *, skip: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch; the first ``skip`` are left out, and no noise is drawn for them."""
         n = len(self.source)
         order = torch.randperm(n, generator=streams.order) if self.shuffle else torch.arange(n)
         order = order.to(getattr(self.source, "device", "cpu"))
@@ -139,6 +128,7 @@ class StreamedBatches:
 
     @property
     def count(self) -> int | None:
+        """Batches of an epoch, or None where the stream does not say."""
         return len(self.stream) if hasattr(self.stream, "__len__") else None
 
     def _start(self, generator: torch.Generator) -> Iterator[Any]:
@@ -155,6 +145,7 @@ class StreamedBatches:
         yield from parts
 
     def epoch(self, streams: Streams, *, skip: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch; the first ``skip`` are read and left out."""
         for position, part in enumerate(self._start(streams.order)):
             if position < skip:
                 continue
@@ -164,6 +155,10 @@ class StreamedBatches:
             own = self.placement.bounds(len(x))
             rows = tuple(entry[own] for entry in part) if isinstance(part, tuple | list) else part[own]
             yield self.placement.batch(rows, len(x), streams.noise)
+
+
+Batches = IndexedBatches | StreamedBatches
+"""Epochs of batches: ``epoch(streams, skip=0)``, and their ``count`` where that is known."""
 
 
 class InMemory:

@@ -41,6 +41,7 @@ class RunState:
         sums: Σ rows · terms over the batches of the epoch under way, and their rows.
         rows: rows in ``sums``.
         names: terms in ``sums``.
+        initial: losses of the untrained model: of the first batch, and of the held-out rows.
         order: state of the order stream at the start of the epoch under way.
     """
 
@@ -55,6 +56,7 @@ class RunState:
     sums: Tensor | None = None
     rows: int = 0
     names: list[str] = field(default_factory=list)
+    initial: dict[str, float] = field(default_factory=dict)
     order: Tensor | None = None
 
 
@@ -181,7 +183,18 @@ def save_checkpoint(
     save_tensors(path, tensors, metadata)
 
 
-COUNTERS = ("epoch", "batch", "step", "seconds", "history", "best_epoch", "best_loss", "rows", "names")
+COUNTERS = (
+    "epoch",
+    "batch",
+    "step",
+    "seconds",
+    "history",
+    "best_epoch",
+    "best_loss",
+    "rows",
+    "names",
+    "initial",
+)
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,11 @@ class Engine:
         """Whether this process writes files and shows progress."""
         return self.reduce.rank == 0
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether a step needs neither casts nor other processes."""
+        return self.reduce.size == 1 and self.fabric.strategy.precision.precision == "32-true"
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any process; every process must ask."""
         if self.reduce.size == 1:

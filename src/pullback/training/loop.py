@@ -67,7 +67,9 @@ class _Run:
         self.engine: Engine = make_engine(options, dtype_of(objective), unused=unused)
         self.objective, self.options, self.seed = objective, options, seed
         self.plain = Step(objective, self.engine.reduce)
-        self.step_module = self.engine.fabric.setup_module(self.plain)
+        wrapped = self.engine.fabric.setup_module(self.plain)
+        # Fabric's wrapper casts and averages gradients; where neither is needed it would only cost time
+        self.step_module: Any = self.plain if self.engine.is_plain else wrapped
         raw = make_optimizer(objective, options, self.engine.device)
         self.raw_optimizer = raw
         self.optimizer: Any = self.engine.fabric.setup_optimizers(raw)
@@ -163,6 +165,8 @@ class _Run:
         if state.sums is None:
             wide = torch.float32 if self.engine.device.type == "mps" else torch.float64
             state.sums, state.names = torch.zeros_like(values, dtype=wide), self.plain.names
+        if state.step == 0:
+            state.initial[TOTAL] = self._losses(values, 1)[TOTAL]
         state.sums.add_(values, alpha=batch.size)
         state.rows += batch.size
         state.step += 1
@@ -194,7 +198,7 @@ class _Run:
         return {} if sums is None else self._losses(sums, rows)
 
     def _losses(self, sums: Tensor, rows: int) -> dict[str, float]:
-        terms = dict(zip(self.state.names, (sums / rows).tolist(), strict=True))
+        terms = dict(zip(self.state.names or self.plain.names, (sums / rows).tolist(), strict=True))
         return {TOTAL: float(self.objective.combine(terms, self.last_step)), **terms}
 
     def validate(self) -> dict[str, float]:
@@ -220,11 +224,10 @@ class _Run:
             state.history.setdefault(name, []).append(value)
         state.epoch, state.batch = state.epoch + 1, 0
         state.sums, state.rows, state.order = None, 0, None
-        watched = state.history[self.watched]
-        failed = verdict.has_diverged(watched) or verdict.has_diverged(state.history[TOTAL])
-        better = not failed and watched[-1] < state.best_loss
+        failed = self.failed_loss is not None
+        better = not failed and losses[self.watched] < state.best_loss
         if better:
-            state.best_epoch, state.best_loss = state.epoch, watched[-1]
+            state.best_epoch, state.best_loss = state.epoch, losses[self.watched]
             state.best = copied(self.objective)
         return EpochSummary(state.epoch, losses, better), failed
 
@@ -232,6 +235,15 @@ class _Run:
     def watched(self) -> str:
         """The loss that decides which epoch is the best."""
         return TOTAL if self.held_out is None else VALIDATION + TOTAL
+
+    @property
+    def failed_loss(self) -> float | None:
+        """A loss of the last epoch that is not finite or far too large."""
+        last = {name: values[-1] for name, values in self.state.history.items()}
+        for name, initial in self.state.initial.items():
+            if name in last and verdict.has_diverged(last[name], initial):
+                return last[name]
+        return None
 
     @property
     def out_of_patience(self) -> bool:
@@ -242,6 +254,8 @@ class _Run:
 
     def run(self, interrupt: Interrupt, callbacks: Sequence[Callback]) -> End:
         """Train until an end; the reason if it came early and unasked."""
+        if self.held_out is not None and self.state.step == 0:
+            self.state.initial[self.watched] = self.validate()[TOTAL]
         shown = self.engine.leads and wants_bar(self.options.progress, Console(stderr=True))
         began, before = time.monotonic(), self.state.seconds
         with ProgressBar(
@@ -289,14 +303,16 @@ class _Run:
     def _verdict(self, end: End, reason: str | None) -> tuple[bool, str]:
         state, options = self.state, self.options
         if end == "failed":
-            losses = self.state.history.get(self.watched, [])
-            loss = losses[-1] if losses and verdict.has_diverged(losses) else math.nan
-            epoch = state.epoch if losses and verdict.has_diverged(losses) else state.epoch + 1
+            loss = self.failed_loss
+            epoch = state.epoch + (loss is None)
             return False, verdict.failure_message(loss, epoch, state.best_epoch, options)
         if end == "interrupted":
             return False, verdict.interrupt_message(reason or "a signal", state.epoch + 1, state.best_epoch)
+        initial = state.initial[self.watched]
+        if not state.best_loss < initial:
+            return verdict.judge_useless(state.best_loss, initial, options)
         if self.out_of_patience:
-            return True, verdict.early_stop_message(state.epoch, state.best_epoch)
+            return verdict.judge_early_stop(state.epoch, state.best_epoch)
         return verdict.judge_finished(state.history[self.watched], options.max_epochs)
 
 

@@ -188,7 +188,12 @@ class Objective(nn.Module):
 
     def combine(self, terms: Mapping[str, Any], step: int) -> Any:
         """Σ_k weight_k(step) · term_k of scalars or of 0-dimensional tensors."""
-        return sum(self.weight(name, step) * term for name, term in terms.items())
+        total = None
+        for name, term in terms.items():
+            weight = self.weight(name, step)
+            part = term if weight == 1.0 else weight * term
+            total = part if total is None else total + part
+        return total
 
     def forward(
         self,

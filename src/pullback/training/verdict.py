@@ -14,7 +14,7 @@ from pullback.training.options import TrainingOptions
 SETTLED_RATE = 1e-3
 FEWEST_EPOCHS = 10
 DIVERGENCE = 1000.0
-"""A loss above the first one by this many times its size has diverged."""
+"""A loss above that of the untrained model by this many times its size has diverged."""
 
 
 def falling_rate(losses: Sequence[float]) -> float | None:
@@ -32,10 +32,9 @@ def falling_rate(losses: Sequence[float]) -> float | None:
     return (before - best) / (fall * window) if fall > 0 else 0.0
 
 
-def has_diverged(losses: Sequence[float]) -> bool:
-    """Whether the last loss is not finite, or far above the first."""
-    last, first = losses[-1], losses[0]
-    return not math.isfinite(last) or last > first + DIVERGENCE * max(1.0, abs(first))
+def has_diverged(loss: float, initial: float) -> bool:
+    """Whether a loss is not finite, or far above that of the untrained model."""
+    return not math.isfinite(loss) or loss > initial + DIVERGENCE * max(1.0, abs(initial))
 
 
 def judge_finished(losses: Sequence[float], max_epochs: int) -> tuple[bool, str]:
@@ -51,9 +50,19 @@ def judge_finished(losses: Sequence[float], max_epochs: int) -> tuple[bool, str]
     )
 
 
-def early_stop_message(epoch: int, best_epoch: int) -> str:
-    """Message of a run that patience ended."""
-    return f"stopped early at epoch {epoch}; no better loss since epoch {best_epoch}, whose weights are kept"
+def judge_early_stop(epoch: int, best_epoch: int) -> tuple[bool, str]:
+    """``(converged, message)`` of a run that patience ended."""
+    return True, (
+        f"stopped early at epoch {epoch}; no better loss since epoch {best_epoch}, whose weights are kept"
+    )
+
+
+def judge_useless(best_loss: float, initial: float, options: TrainingOptions) -> tuple[bool, str]:
+    """``(converged, message)`` of a run that never fell below the loss of its first batch."""
+    return False, (
+        f"the best loss {best_loss:.4g} is not below {initial:.4g} of the untrained model; "
+        f"try a lower lr (now {options.lr:g}), scaled data, or more rows"
+    )
 
 
 def kept(best_epoch: int) -> str:
@@ -63,9 +72,10 @@ def kept(best_epoch: int) -> str:
     )
 
 
-def failure_message(loss: float, epoch: int, best_epoch: int, options: TrainingOptions) -> str:
-    """Message of a run whose loss became infinite, NaN or huge: what happened and what to try."""
-    what = f"loss became {loss}" if not math.isfinite(loss) else f"loss rose to {loss:.3g}"
+def failure_message(loss: float | None, epoch: int, best_epoch: int, options: TrainingOptions) -> str:
+    """Message of a run whose loss became huge or not finite (None: within an epoch), and what to try."""
+    finite = loss is not None and math.isfinite(loss)
+    what = f"loss rose to {loss:.3g}" if finite else "loss became infinite or NaN"
     clip = "gradient_clip=1.0" if options.gradient_clip is None else "a smaller gradient_clip"
     return (
         f"{what} in epoch {epoch}; {kept(best_epoch)}. "
