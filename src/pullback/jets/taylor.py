@@ -123,7 +123,9 @@ def survey(layers: list[Layer]) -> Iterator[Layer]:
     """All steps, those inside of branches too."""
     for layer in layers:
         module = layer.module
-        branches = _BRANCHES.get(type(module), ()) if layer.rule is not None else ()
+        branches: tuple[str, ...] = ()
+        if layer.rule is not None and isinstance(module, nn.Module):
+            branches = _BRANCHES.get(type(module), ())
         if not branches:
             yield layer
         for name in branches:
