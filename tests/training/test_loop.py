@@ -2,6 +2,7 @@
 
 import math
 import os
+import pickle
 import signal
 import threading
 
@@ -250,6 +251,17 @@ def test_weight_decay_pulls_towards_zero():
         return sum(parameter.square().sum().item() for parameter in model.parameters())
 
     assert size(5.0) < 0.8 * size(0.0)
+
+
+def test_a_fitted_model_carries_nothing_of_the_loop():
+    model = vae()
+    options = TrainingOptions(max_epochs=2, **QUIET)
+    for seed in (0, 1):
+        fit(Objective(model), rows(64), options, generator_seed=seed)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    copy = pickle.loads(pickle.dumps(model))
+    assert torch.equal(copy.encode(rows(3)), model.encode(rows(3)))
 
 
 def test_half_precision_trains_on_the_cpu():

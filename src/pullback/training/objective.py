@@ -131,7 +131,8 @@ class Objective(nn.Module):
     the KL under the same weight: kl + free_bits = Σ_j max(λ, KL_j) (Kingma et al. 2016).
 
     Args:
-        model: a module with ``evaluate(x, noise) -> Evaluation``, ``noise_features``, ``decoder``.
+        model: a module with ``evaluate(x, noise) -> Evaluation``, ``noise_features``, ``decoder``. If it has
+            a method ``after_step()``, the loop calls it after each step of the optimiser.
         weights: weight of a term by name, a number or a function of the step; 1 where nothing is said.
         free_bits: λ in nats a latent dimension.
         penalties: objects with ``penalize(decoder, z)``; see `Penalty`. They are scored at the decoded

@@ -21,7 +21,8 @@ class TrainingOptions:
         lr: learning rate of Adam.
         lr_schedule: "constant", or "cosine" from ``lr`` down to 0 over ``max_epochs``.
         weight_decay: decoupled weight decay (AdamW).
-        patience: epochs without a better loss after which training stops; None never stops early.
+        patience: epochs without a better loss (of held-out rows where there are any) after which training
+            stops; None never stops early.
         gradient_clip: largest norm of the gradient; None leaves it as it is.
         device: "auto" (CUDA, else Apple's GPU, else CPU), "cpu", "cuda", "cuda:1", "mps".
         precision: a precision of Lightning Fabric; None follows the parameters of the model.

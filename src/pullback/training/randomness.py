@@ -27,12 +27,16 @@ class LayerRandomness:
     def _device_module(self) -> Any:
         return None if self.device.type == "cpu" else torch.get_device_module(self.device)
 
+    def _which(self) -> tuple[torch.device, ...]:
+        """The argument that tells CUDA's devices apart; other kinds have one device and take none."""
+        return (self.device,) if self.device.type == "cuda" else ()
+
     def state(self) -> dict[str, Tensor]:
         """States of the default generators."""
         states = {"cpu": torch.get_rng_state()}
         module = self._device_module()
         if module is not None:
-            states["device"] = module.get_rng_state()
+            states["device"] = module.get_rng_state(*self._which())
         return states
 
     def restore(self, states: dict[str, Tensor]) -> None:
@@ -40,7 +44,7 @@ class LayerRandomness:
         torch.set_rng_state(states["cpu"])
         module = self._device_module()
         if module is not None and "device" in states:
-            module.set_rng_state(states["device"])
+            module.set_rng_state(states["device"], *self._which())
 
     def _seeded(self) -> dict[str, Tensor]:
         base = torch.Generator().manual_seed(self.seed)

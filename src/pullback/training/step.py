@@ -47,7 +47,8 @@ def make_optimizer(
 
 def has_unused_parameters(objective: Objective, data: Any, options: TrainingOptions) -> bool:
     """Whether a parameter takes no part in the loss of a batch; DDP has to know before it starts."""
-    placement = Placement(torch.device("cpu"), dtype_of(objective), objective.noise_features)
+    device = next(objective.parameters()).device
+    placement = Placement(device, dtype_of(objective), objective.noise_features)
     batch = next(as_batches(data, options.batch_size, placement, shuffle=False).epoch(seeded_streams(0)))
     mode = objective.training
     objective.eval()
