@@ -1,0 +1,503 @@
+"""The command line: thin commands over the public functions.
+
+Exit codes: 0 done, 1 failed (one line on stderr says why and what to try), 2 wrong usage.
+"""
+
+import json
+import os
+import shlex
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import typer
+from rich.console import Console
+
+import pullback as pb
+from pullback.io import atomic_path
+
+app = typer.Typer(
+    name="pullback",
+    help="See, shape and sample the geometry of a latent space.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Model = Literal["vae", "autoencoder"]
+Family = Literal["gaussian", "bernoulli", "poisson", "negative_binomial", "categorical"]
+Scale = Literal["auto", "global", "standard", "minmax", "maxabs", "center", "none"]
+
+MODELS = {"vae": "VAE", "autoencoder": "Autoencoder"}
+RUN_FILE = "run.json"
+CODES_FILE = "codes.parquet"
+REPORT_FILE = "report.html"
+DEPENDENCIES = ("torch", "numpy", "scipy", "scikit-learn", "lightning", "bokeh", "matplotlib", "pandas")
+
+Data = Annotated[
+    str,
+    typer.Argument(metavar="DATA", help="A file (.csv .tsv .parquet .npy .npz .h5ad .zarr) or data:NAME."),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by `pullback fit`.")]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object to stdout, nothing else.", rich_help_panel="Output"),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what is already there.", rich_help_panel="Output")
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.", rich_help_panel="Output")
+]
+Label = Annotated[
+    str | None,
+    typer.Option(
+        help="Column (or obs field) with the label; not trained on.", rich_help_panel="Reading the data"
+    ),
+]
+Identifier = Annotated[
+    str | None,
+    typer.Option("--id", help="Column with the names of the rows.", rich_help_panel="Reading the data"),
+]
+Drop = Annotated[
+    list[str] | None,
+    typer.Option(help="Column to leave out; may be repeated.", rich_help_panel="Reading the data"),
+]
+Missing = Annotated[
+    str | None,
+    typer.Option(help="Missing values: error, drop, mean or median.", rich_help_panel="Reading the data"),
+]
+Categorical = Annotated[
+    str | None, typer.Option(help="Non-numeric columns: error or onehot.", rich_help_panel="Reading the data")
+]
+Layer = Annotated[
+    str | None,
+    typer.Option(
+        help="Layer of an AnnData file or named set, e.g. counts.", rich_help_panel="Reading the data"
+    ),
+]
+Key = Annotated[
+    str | None, typer.Option(help="Name of the array in an .npz file.", rich_help_panel="Reading the data")
+]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit code. Errors are one line, or a traceback with ``--debug``."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        code = app(args=words, prog_name="pullback", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except KeyboardInterrupt:
+        return _fail("interrupted", 1)
+    except Exception as error:
+        if debug:
+            raise
+        if hasattr(error, "format_message"):  # the argument parser's own errors
+            text = (error.format_message() or type(error).__name__).rstrip(".") + "."
+            return _fail(f"{text} See 'pullback COMMAND --help'.", 2)
+        return _fail(str(error) or type(error).__name__, 1)
+
+
+def _fail(message: str, code: int) -> int:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        "error: " + " ".join(message.split()), style="red", markup=False
+    )
+    return code
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """See, shape and sample the geometry of a latent space."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the model, codes and report.")] = Path(
+        "pullback-demo"
+    ),
+    model: Annotated[Model, typer.Option(help="Kind of model.")] = "vae",
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fit the handwritten digits, measure the geometry of their latent space, write the report."""
+    settings = {"random_state": 0}
+    _fit_and_report("data:digits", {}, model, settings, out, overwrite, quiet, as_json, resume=False)
+
+
+@app.command()
+def fit(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model, codes and report.")],
+    model: Annotated[Model | None, typer.Option(help="Kind of model; vae if not given.")] = None,
+    latent_dim: Annotated[int | None, typer.Option(help="Dimensions of the latent space.")] = None,
+    likelihood: Annotated[Family | None, typer.Option(help="Distribution of the data.")] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="Scaling of the features: standard, minmax, none ...")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most passes over the data.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows of a gradient step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    seed: Annotated[int, typer.Option(help="Makes the fit repeatable.")] = 0,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda ...")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other option of the model, NAME=VALUE; may be repeated."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file: model options, and a table named data for reading. Options given here win."
+        ),
+    ] = None,
+    label: Label = None,
+    identifier: Identifier = None,
+    drop: Drop = None,
+    missing: Missing = None,
+    categorical: Categorical = None,
+    layer: Layer = None,
+    key: Key = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    report: Annotated[bool, typer.Option(help="Also write report.html.")] = True,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model on DATA; write the model, the codes and the report to a folder."""
+    from_file = _read_config(config)
+    reading = from_file.pop("data", {}) | _given(
+        label=label, id=identifier, drop=drop, missing=missing, categorical=categorical, layer=layer, key=key
+    )
+    chosen = model or from_file.pop("model", "vae")
+    from_file.pop("model", None)
+    settings = {"random_state": seed} | from_file | _parse_options(option or [])
+    settings |= _given(
+        latent_dim=latent_dim,
+        likelihood=likelihood,
+        scale=scale,
+        max_epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        device=device,
+    )
+    _fit_and_report(
+        data, reading, chosen, settings, out, overwrite, quiet, as_json, resume=resume, report=report
+    )
+
+
+def _fit_and_report(
+    data: str,
+    reading: dict[str, Any],
+    model: str,
+    settings: dict[str, Any],
+    out: Path,
+    overwrite: bool,
+    quiet: bool,
+    as_json: bool,
+    *,
+    resume: bool,
+    report: bool = True,
+) -> None:
+    estimator = _make_estimator(model, settings)
+    if (out / "config.json").exists() and not (overwrite or resume):
+        raise FileExistsError(f"{out}: already holds a model; pass --overwrite or choose another --out")
+    _check_folder(out)
+    dataset = pb.data.resolve(data, **reading)
+    estimator.set_params(checkpoint_dir=str(out / "checkpoint"), resume=resume)
+    if quiet or as_json:
+        estimator.set_params(progress=False)
+    values = _values(dataset)
+    estimator.fit(values)
+    estimator.save(out, overwrite=True)
+    command = shlex.join(["pullback", *sys.argv[1:]])
+    labelled = dataset.y is not None
+    _write_json(out / RUN_FILE, {"data": data, "reading": reading, "labelled": labelled, "command": command})
+    pb.data.write_table(out / CODES_FILE, _code_columns(dataset, estimator.embedding_), overwrite=True)
+    diagnosis = pb.diagnose(estimator, values, labels=dataset.y)
+    summary = {
+        "run": str(out),
+        "model": type(estimator).__name__,
+        "rows": len(dataset.X),
+        "features": len(dataset.features),
+        "converged": bool(estimator.converged_),
+        "message": estimator.message_,
+        "checks": diagnosis.as_dict(),
+    }
+    if report:
+        page = pb.report(
+            estimator, values, out / REPORT_FILE, labels=dataset.y, diagnosis=diagnosis, command=command
+        )
+        summary["report"] = str(page.resolve())
+    if as_json:
+        _print_json(summary)
+    elif not quiet:
+        console = _console()
+        for line in diagnosis.summary():
+            console.print(line)
+        if not estimator.converged_:
+            console.print(f"note: {estimator.message_}", style="yellow")
+        if report:
+            console.print(f"report: {summary['report']}")
+
+
+@app.command()
+def transform(
+    run: Run,
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Table of codes (.csv .parquet .npy .json ...).")],
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Encode the rows of DATA with a trained model."""
+    model, record = _open_run(run)
+    dataset = pb.data.resolve(data, **record["reading"])
+    codes = model.transform(_values(dataset))
+    pb.data.write_table(out, _code_columns(dataset, codes), overwrite=overwrite)
+    _done(as_json, out=str(out), rows=len(codes), latent_dim=codes.shape[1])
+
+
+@app.command()
+def sample(
+    run: Run,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Table of samples (.csv .parquet .npy .json ...).")
+    ],
+    number: Annotated[int, typer.Option("--number", "-n", help="How many samples.")] = 100,
+    method: Annotated[str, typer.Option(help="How to draw latents; this version: prior.")] = "prior",
+    seed: Annotated[int, typer.Option(help="Makes the draw repeatable.")] = 0,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Draw new rows from a trained model."""
+    model, _ = _open_run(run)
+    drawn = model.sample(number, method=method, random_state=seed)
+    columns = {"z": drawn.z, **_feature_columns(model, drawn.x)}
+    pb.data.write_table(out, columns, overwrite=overwrite)
+    _done(as_json, out=str(out), rows=number, method=method)
+
+
+@app.command()
+def geodesic(
+    run: Run,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Table of paths (.csv .parquet .json ...).")],
+    pair: Annotated[
+        list[str],
+        typer.Option(help="Two rows of the training data, FROM:TO, by name or number; may be repeated."),
+    ],
+    nodes: Annotated[int, typer.Option(help="Points along each path (odd).")] = 65,
+    decoded: Annotated[bool, typer.Option(help="Also write the decoded features along the path.")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Shortest paths of the decoder's metric between rows of the training data, each with its certificate."""
+    model, record = _open_run(run)
+    if "labelled" not in record:
+        raise FileNotFoundError(
+            f"{run / RUN_FILE}: no such file; expected a folder written by `pullback fit`"
+        )
+    label = "label" if record["labelled"] else None
+    table = pb.data.read_table(run / CODES_FILE, id="sample", label=label)
+    ends = [[_row_number(word, table.samples) for word in _split_pair(text)] for text in pair]
+    codes = torch.as_tensor(table.X)
+    start, end = (codes[[row[side] for row in ends]] for side in (0, 1))
+    paths = pb.geodesic(model.metric(), start, end, nodes=nodes, data=codes)
+    columns = pb.data.path_columns(paths.points, pairs=pair)
+    if decoded:
+        columns |= _feature_columns(model, model.inverse_transform(paths.points.flatten(0, 1).numpy()))
+    pb.data.write_table(out, columns, overwrite=overwrite)
+    lengths = [
+        {"pair": text, "length": float(length), "converged": bool(ok), "residual": float(residual)}
+        for text, length, ok, residual in zip(
+            pair, paths.length, paths.converged, paths.residual, strict=True
+        )
+    ]
+    _done(as_json, out=str(out), paths=lengths)
+
+
+@app.command()
+def report(
+    run: Run,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="HTML file; RUN/report.html if not given.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Other data than the model was trained on.")] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the geometry of a trained model again and write its report."""
+    model, record = _open_run(run)
+    page = out or run / REPORT_FILE
+    if page.exists() and not overwrite:
+        raise FileExistsError(f"{page}: already there; pass --overwrite or choose another --out")
+    dataset = pb.data.resolve(data or record["data"], **record["reading"])
+    values = _values(dataset)
+    diagnosis = pb.diagnose(model, values, labels=dataset.y)
+    written = pb.report(
+        model,
+        values,
+        page,
+        labels=dataset.y,
+        diagnosis=diagnosis,
+        command=shlex.join(["pullback", *sys.argv[1:]]),
+    )
+    if not as_json:
+        for line in diagnosis.summary():
+            _console().print(line)
+    _done(as_json, report=str(written.resolve()), checks=diagnosis.as_dict() if as_json else None)
+
+
+@app.command()
+def info(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="Folder written by `pullback fit`.")
+    ] = None,
+    data: Annotated[
+        bool, typer.Option("--data", help="List the named data sets and their licences.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Describe a trained model, the named data sets, or this installation."""
+    if run is not None:
+        model, record = _open_run(run)
+        facts = {
+            **record,
+            "converged": model.converged_,
+            "message": model.message_,
+            "options": model.get_params(deep=False),
+        }
+    elif data:
+        facts = {name: pb.data.describe(name) for name in pb.data.available()}
+    else:
+        facts = {"pullback": pb.__version__, "python": sys.version.split()[0]} | {
+            name: metadata.version(name) for name in DEPENDENCIES
+        }
+    if as_json:
+        _print_json(facts)
+        return
+    _print_facts(facts)
+
+
+def _make_estimator(model: str, settings: dict[str, Any]) -> Any:
+    if model not in MODELS:
+        raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {model!r}")
+    estimator = getattr(pb, MODELS[model])()
+    known = estimator.get_params()
+    for name in settings:
+        if name not in known:
+            raise typer.BadParameter(f"{name}: {model} has no such option; it has {', '.join(sorted(known))}")
+    return estimator.set_params(**settings)
+
+
+def _check_folder(out: Path) -> None:
+    """Find out before training whether a folder can be written."""
+    place = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not place.is_dir():
+        raise NotADirectoryError(f"{place}: a file; --out needs a folder")
+    if not os.access(place, os.W_OK):
+        raise PermissionError(f"{place}: not writable; choose another --out")
+
+
+def _values(dataset: Any) -> Any:
+    """What an estimator is given: images in their shape, tables with the names of their columns."""
+    return dataset.X.reshape(-1, *dataset.image_shape) if dataset.image_shape else dataset.frame()
+
+
+def _code_columns(dataset: Any, codes: Any) -> dict[str, Any]:
+    label = {} if dataset.y is None else {"label": dataset.y}
+    return {"sample": dataset.samples, **label, "z": codes}
+
+
+def _feature_columns(model: Any, x: Any) -> dict[str, Any]:
+    rows = x.reshape(len(x), -1)
+    names = list(getattr(model, "feature_names_in_", [])) or [f"x{i + 1}" for i in range(rows.shape[1])]
+    return {name: rows[:, i] for i, name in enumerate(names)}
+
+
+def _open_run(run: Path) -> tuple[Any, dict[str, Any]]:
+    """A trained model and the record of how it was made (empty for a model saved from Python)."""
+    model = pb.load(run)
+    record = json.loads((run / RUN_FILE).read_text()) if (run / RUN_FILE).is_file() else {}
+    return model, {"data": None, "reading": {}} | record
+
+
+def _read_config(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: not valid TOML: {error}") from error
+
+
+def _parse_options(pairs: list[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` with VALUE as in TOML; a bare word is a string."""
+    options = {}
+    for text in pairs:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--set: expected NAME=VALUE, got {text!r}")
+        try:
+            options[name] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            options[name] = value
+    return options
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value not in (None, [])}
+
+
+def _split_pair(text: str) -> tuple[str, str]:
+    start, colon, end = text.partition(":")
+    if not (start and colon and end):
+        raise typer.BadParameter(f"--pair: expected FROM:TO, e.g. 0:17, got {text!r}")
+    return start, end
+
+
+def _row_number(word: str, samples: Any) -> int:
+    names = list(samples)
+    if word in names:
+        return names.index(word)
+    if word.isdigit() and int(word) < len(names):
+        return int(word)
+    raise typer.BadParameter(f"--pair: {word!r} is neither a row's name nor a number below {len(names)}")
+
+
+def _print_facts(facts: dict[str, Any], indent: int = 0) -> None:
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        if isinstance(value, dict) and value:
+            _console().print(" " * indent + name, style="bold", markup=False)
+            _print_facts(value, indent + 2)
+        else:
+            _console().print(f"{'':{indent}}{name:<{width}}  {value}", markup=False)
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True, markup=True)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, default=str))
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def _done(as_json: bool, **facts: Any) -> None:
+    given = {name: value for name, value in facts.items() if value is not None}
+    if as_json:
+        _print_json(given)
+        return
+    for name, value in given.items():
+        _console().print(f"{name}: {value}")

@@ -1,0 +1,170 @@
+"""One table over every public function: wrong input gives an error that names the argument, and writes nothing.
+
+The rooms' own tests go deeper; `test_every_public_function_is_in_the_table` keeps this one complete.
+"""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import pullback as pb
+
+NAN, INF = float("nan"), float("inf")
+POINTS = torch.zeros(4, 2)
+NET = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 3))
+METRIC = pb.PullbackMetric(NET)
+TABLE = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+COUNTS = np.random.default_rng(0).poisson(3.0, size=(40, 5)).astype(np.float32)
+
+
+def spoiled(value: float, row: int = 1, column: int = 0) -> torch.Tensor:
+    points = POINTS.clone()
+    points[row, column] = value
+    return points
+
+
+def spoiled_table(value: float) -> np.ndarray:
+    table = TABLE.copy()
+    table[3, 2] = value
+    return table
+
+
+def vae(**options: Any) -> pb.VAE:
+    return pb.VAE(**({"hidden": (8,), "max_epochs": 1, "progress": False, "random_state": 0} | options))
+
+
+@pytest.fixture(scope="module")
+def fitted() -> pb.VAE:
+    return vae().fit(TABLE)
+
+
+Case = tuple[str, Callable[..., Any], type[Exception], str]
+
+CASES: list[Case] = [
+    # jets
+    ("jet: order", lambda: pb.jet(NET, POINTS, order=4), ValueError, "order: expected 0, 1, 2 or 3, got 4"),
+    ("jet: rank", lambda: pb.jet(NET, torch.zeros(5)), ValueError, "x: expected"),
+    ("jet: whole numbers", lambda: pb.jet(NET, torch.zeros(5, 2).long()), ValueError, "x: expected"),
+    ("jet: precision", lambda: pb.jet(NET, POINTS.double()), TypeError, "float64"),
+    ("jet: list", lambda: pb.jet(NET, [[0.0, 1.0]]), TypeError, "x: expected"),
+    ("jet: train mode", lambda: pb.jet(nn.Sequential(nn.Dropout()), POINTS), ValueError, "eval"),
+    ("jet: option", lambda: pb.jet(NET, POINTS, fallback="maybe"), ValueError, "fallback"),
+    ("reference_jet: order", lambda: pb.reference_jet(NET, POINTS, order=-1), ValueError, "order"),
+    ("directional_jet: shape", lambda: pb.directional_jet(NET, POINTS, torch.zeros(4, 3)), ValueError, "v: "),
+    ("directional_jet: order", lambda: pb.directional_jet(NET, POINTS, POINTS, order=9), ValueError, "order"),
+    ("contract_hessian: shape", lambda: pb.contract_hessian(NET, POINTS, POINTS), ValueError, "covectors"),
+    ("contract_third: shape", lambda: pb.contract_third(NET, POINTS, POINTS), ValueError, "covectors"),
+    ("metric_jet: ambient", lambda: pb.metric_jet(NET, POINTS, ambient=pb.ambient.Poisson()), ValueError, "ambient"),
+    ("register_jet_rule: type", lambda: pb.register_jet_rule("Linear", print), TypeError, "module_type"),
+    ("local_affine: smooth net", lambda: pb.local_affine(NET, POINTS, map="local_linear"), ValueError, "Tanh"),
+    ("local_affine: rank", lambda: pb.local_affine(NET, torch.zeros(5)), ValueError, "x: expected"),
+    # ambient metrics
+    ("ambient.Diagonal", lambda: pb.ambient.Diagonal(torch.tensor([1.0, -1.0])), ValueError, "weight"),
+    ("ambient.LowRank", lambda: pb.ambient.LowRank(torch.zeros(3)), ValueError, "factor"),
+    ("ambient.Gaussian", lambda: pb.ambient.Gaussian(0.0), ValueError, "sigma"),
+    ("ambient.NegativeBinomial", lambda: pb.ambient.NegativeBinomial(-1.0), ValueError, "dispersion"),
+    ("ambient.Categorical", lambda: pb.ambient.Categorical(count=0), ValueError, "count"),
+    # metrics
+    ("EuclideanMetric: dim", lambda: pb.EuclideanMetric(0), ValueError, "dim"),
+    ("PullbackMetric: decoder", lambda: pb.PullbackMetric(3), TypeError, "decoder"),
+    ("PullbackMetric: train", lambda: pb.PullbackMetric(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))), ValueError, "eval"),
+    ("PullbackMetric: width", lambda: METRIC.tensor(torch.zeros(4, 3)), ValueError, "expected"),
+    # geometry
+    ("geodesic: NaN", lambda: pb.geodesic(METRIC, POINTS, spoiled(NAN)), ValueError, "end: expected finite"),
+    ("geodesic: inf", lambda: pb.geodesic(METRIC, spoiled(INF), POINTS), ValueError, "start: expected finite"),
+    ("geodesic: lengths", lambda: pb.geodesic(METRIC, POINTS, POINTS[:3]), ValueError, "end: expected"),
+    ("geodesic: width", lambda: pb.geodesic(METRIC, torch.zeros(4, 3), torch.zeros(4, 3)), ValueError, "expected"),
+    ("geodesic: nodes", lambda: pb.geodesic(METRIC, POINTS, POINTS, nodes=6), ValueError, "nodes"),
+    ("geodesic: starts", lambda: pb.geodesic(METRIC, POINTS, POINTS, starts=("walk",)), ValueError, "'line'"),
+    ("geodesic: metric", lambda: pb.geodesic(NET, POINTS, POINTS), TypeError, "wrap a decoder in PullbackMetric"),
+    ("geodesic: strings", lambda: pb.geodesic(METRIC, "a", "b"), TypeError, "start: expected"),
+    ("distance: lengths", lambda: pb.distance(METRIC, POINTS, POINTS[:3]), ValueError, "expected"),
+    ("curve_length: rank", lambda: pb.curve_length(METRIC, POINTS), ValueError, "points"),
+    ("curve_energy: one node", lambda: pb.curve_energy(METRIC, torch.zeros(1, 1, 2)), ValueError, "points"),
+    ("magnification: NaN", lambda: pb.magnification(METRIC, spoiled(NAN)), ValueError, "z: expected finite"),
+    ("magnification: metric", lambda: pb.magnification(NET, POINTS), TypeError, "metric: expected"),
+    ("flatness: rank", lambda: pb.flatness(METRIC, torch.zeros(2)), ValueError, "z: expected"),
+    ("volume: box", lambda: pb.volume(METRIC, torch.zeros(2, 3)), ValueError, "box"),
+    ("volume: method", lambda: pb.volume(METRIC, torch.tensor([[0.0, 1.0]] * 2), method="dice"), ValueError, "'grid'"),
+    # estimators
+    ("VAE: NaN", lambda: vae().fit(spoiled_table(NAN)), ValueError, "NaN"),
+    ("VAE: inf", lambda: vae().fit(spoiled_table(INF)), ValueError, "infinity"),
+    ("VAE: empty", lambda: vae().fit(np.zeros((0, 5))), ValueError, "0 sample"),
+    ("VAE: one row", lambda: vae().fit(TABLE[:1]), ValueError, "minimum of 2"),
+    ("VAE: strings", lambda: vae().fit(np.array([["a", "b"], ["c", "d"]])), ValueError, "could not convert"),
+    ("VAE: rank", lambda: vae().fit(TABLE[0]), ValueError, "2D"),
+    ("VAE: negative counts", lambda: vae(likelihood="poisson").fit(-COUNTS), ValueError, "counts"),
+    ("VAE: fractions", lambda: vae(likelihood="negative_binomial").fit(COUNTS + 0.5), ValueError, "counts"),
+    ("VAE: grey pixels", lambda: vae(likelihood="bernoulli").fit(COUNTS / 30), ValueError, "binarise"),
+    ("VAE: likelihood", lambda: vae(likelihood="gausian").fit(TABLE), ValueError, "'gaussian'"),
+    ("VAE: scale", lambda: vae(scale="unit").fit(TABLE), ValueError, "'standard'"),
+    ("VAE: latent_dim", lambda: vae(latent_dim=0).fit(TABLE), ValueError, "latent_dim"),
+    ("VAE: max_epochs", lambda: vae(max_epochs=0).fit(TABLE), ValueError, "max_epochs"),
+    ("VAE: lr", lambda: vae(lr=-1.0).fit(TABLE), ValueError, "lr"),
+    ("VAE: batch_size", lambda: vae(batch_size=0).fit(TABLE), ValueError, "batch_size"),
+    ("VAE: activation", lambda: vae(activation="swoosh").fit(TABLE), ValueError, "activation"),
+    ("VAE: encoder", lambda: vae(encoder=nn.Linear(5, 3)).fit(TABLE), ValueError, "encoder"),
+    ("VAE: decoder", lambda: vae(decoder=nn.Linear(2, 4)).fit(TABLE), ValueError, "decoder"),
+    ("VAE: validation", lambda: vae(validation_fraction=1.0).fit(TABLE), ValueError, "validation_fraction"),
+    ("Autoencoder: NaN", lambda: pb.Autoencoder(progress=False).fit(spoiled_table(NAN)), ValueError, "NaN"),
+    ("Autoencoder: latent_dim", lambda: pb.Autoencoder("two", progress=False).fit(TABLE), TypeError, "latent_dim"),
+    ("VAE: not fitted", lambda: vae().transform(TABLE), ValueError, "not fitted"),
+    ("load: absent", lambda: pb.load("no/such/folder"), FileNotFoundError, "config.json"),
+    ("register_module: class", lambda: pb.register_module("mine", 3), TypeError, "expected"),
+    # data
+    ("data.load: name", lambda: pb.data.load("digit"), ValueError, "did you mean 'digits'"),
+    ("data.load: option", lambda: pb.data.load("digits", layer="x"), TypeError, "layer"),
+    ("data.resolve: absent", lambda: pb.data.resolve("no/such.csv"), FileNotFoundError, "no such file"),
+    ("data.read_table: suffix", lambda: pb.data.read_table("table.xyz"), ValueError, ".csv"),
+    ("data.install_line: name", lambda: pb.data.install_line("nothing"), ValueError, "'digits'"),
+]  # fmt: skip
+
+ON_FITTED: list[Case] = [
+    ("transform: width", lambda m: m.transform(TABLE[:, :3]), ValueError, "3 features"),
+    ("transform: NaN", lambda m: m.transform(spoiled_table(NAN)), ValueError, "NaN"),
+    ("inverse_transform: width", lambda m: m.inverse_transform(TABLE), ValueError, "expected (n, 2)"),
+    ("score: width", lambda m: m.score(TABLE[:, :3]), ValueError, "3 features"),
+    ("sample: number", lambda m: m.sample(0), ValueError, "n_samples"),
+    ("sample: method", lambda m: m.sample(3, method="dream"), ValueError, "'prior'"),
+    ("sample: observe", lambda m: m.sample(3, observe="both"), ValueError, "'mean'"),
+    ("metric: kind", lambda m: m.metric("learned"), ValueError, "'pullback'"),
+    ("diagnose: width", lambda m: pb.diagnose(m, TABLE[:, :3]), ValueError, "features"),
+    ("diagnose: labels", lambda m: pb.diagnose(m, TABLE, labels=[1, 2]), ValueError, "labels"),
+    ("diagnose: model", lambda m: pb.diagnose(NET, TABLE), TypeError, "model"),
+    ("report: folder", lambda m: pb.report(m, TABLE, "no/such/page.html"), FileNotFoundError, "folder"),
+    ("report: NaN", lambda m: pb.report(m, spoiled_table(NAN), "page.html"), ValueError, "NaN"),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
+@pytest.mark.usefixtures("as_users_run")
+def test_bad_input(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(case[2]) as caught:
+        case[1]()
+    assert case[3] in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("case", ON_FITTED, ids=lambda case: case[0])
+@pytest.mark.usefixtures("as_users_run")
+def test_bad_input_of_a_fitted_model(
+    case: Case, fitted: pb.VAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(case[2]) as caught:
+        case[1](fitted)
+    assert case[3] in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_public_function_is_in_the_table() -> None:
+    named = {case[0].split(":")[0] for case in CASES + ON_FITTED}
+    functions = {name for name in pb.__all__ if inspect.isfunction(getattr(pb, name))}
+    assert functions <= named

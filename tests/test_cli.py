@@ -1,0 +1,233 @@
+"""The command line as a user meets it: what it prints, writes, refuses, and with which exit code."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import pullback as pb
+from pullback.cli import main
+
+QUICK = ["--epochs", "3", "--set", "hidden=[16]"]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small CSV file with a label, names of the rows and five features."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(60, 5)), columns=[f"gene{i}" for i in range(5)])
+    frame.insert(0, "cell", [f"cell{i}" for i in range(60)])
+    frame["kind"] = np.where(frame["gene0"] > 0, "up", "down")
+    path = tmp_path_factory.mktemp("table") / "cells.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on that file."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    code = main(["fit", str(table), "--out", str(out), "--label", "kind", "--id", "cell", "--quiet", *QUICK])
+    assert code == 0
+    return out
+
+
+def test_fit_writes_the_model_its_codes_and_a_report(run: Path) -> None:
+    assert {path.name for path in run.iterdir()} >= {
+        "config.json",
+        "model.safetensors",
+        "run.json",
+        "codes.parquet",
+        "report.html",
+    }
+    codes = pd.read_parquet(run / "codes.parquet")
+    assert list(codes.columns) == ["sample", "label", "z1", "z2"]
+    assert codes["sample"].iloc[3] == "cell3"
+    assert set(codes["label"]) == {"up", "down"}
+    model = pb.load(run)
+    assert np.array_equal(model.embedding_, codes[["z1", "z2"]].to_numpy())
+
+
+def test_fit_says_what_it_found_as_json(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    words = [
+        "fit",
+        str(table),
+        "-o",
+        str(tmp_path / "run"),
+        "--id",
+        "cell",
+        "--label",
+        "kind",
+        "--json",
+        *QUICK,
+    ]
+    assert main([*words, "--no-report"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["rows"] == 60
+    assert summary["features"] == 5
+    assert "report" not in summary
+    assert summary["checks"]["verdict"] in ("pass", "attention", "fail")
+
+
+def test_fit_prints_five_lines_and_the_report(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = ["fit", str(table), "-o", str(tmp_path / "run"), "--id", "cell", "--label", "kind", *QUICK]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert [line.split()[0] for line in lines[:5]] == [
+        "reconstruction",
+        "neighbourhoods",
+        "metric",
+        "geodesics",
+        "checks",
+    ]
+    assert lines[-1].startswith("report: ")
+    assert Path(lines[-1].removeprefix("report: ")).is_file()
+
+
+def test_fit_reads_options_from_toml_and_the_command_line_wins(table: Path, tmp_path: Path) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(
+        'model = "autoencoder"\nlatent_dim = 3\nmax_epochs = 50\nhidden = [8]\n'
+        '[data]\nlabel = "kind"\nid = "cell"\n'
+    )
+    out = tmp_path / "run"
+    words = ["fit", str(table), "-o", str(out), "--config", str(config), "--epochs", "2", "-q", "--no-report"]
+    assert main(words) == 0
+    model = pb.load(out)
+    assert type(model).__name__ == "Autoencoder"
+    assert model.get_params()["latent_dim"] == 3
+    assert model.n_epochs_ == 2
+
+
+def test_transform_encodes_rows(run: Path, table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "codes.csv"
+    assert main(["transform", str(run), str(table), "-o", str(out)]) == 0
+    codes = pd.read_csv(out)[["z1", "z2"]].to_numpy()
+    assert np.allclose(codes, pb.load(run).embedding_, atol=1e-6)
+
+
+def test_sample_is_repeatable(run: Path, tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        assert main(["sample", str(run), "-o", str(tmp_path / name), "-n", "7", "--seed", "3"]) == 0
+    first = pd.read_csv(tmp_path / "a.csv")
+    assert list(first.columns) == ["z1", "z2", *[f"gene{i}" for i in range(5)]]
+    assert len(first) == 7
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_geodesic_joins_rows_by_name_and_number(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "paths.csv"
+    words = ["geodesic", str(run), "-o", str(out), "--pair", "cell3:cell9", "--pair", "0:1", "--nodes", "17"]
+    assert main([*words, "--decoded", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [entry["pair"] for entry in result["paths"]] == ["cell3:cell9", "0:1"]
+    assert all(entry["length"] > 0 for entry in result["paths"])
+    paths = pd.read_csv(out)
+    assert len(paths) == 2 * 17
+    codes = pb.load(run).embedding_
+    assert np.allclose(paths[["z1", "z2"]].iloc[0], codes[3], atol=1e-6)
+    assert np.allclose(paths[["z1", "z2"]].iloc[16], codes[9], atol=1e-6)
+    assert {"gene0", "gene4"} <= set(paths.columns)
+
+
+def test_report_is_written_again(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "again.html"
+    assert main(["report", str(run), "-o", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["report"] == str(out.resolve())
+    assert out.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_info_describes_runs_sets_and_the_installation(run: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["info", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["reading"] == {"label": "kind", "id": "cell"}
+    assert main(["info", "--data", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["digits"]["installed"] is True
+    assert main(["info"]) == 0
+    assert pb.__version__ in capsys.readouterr().out
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["nonsense"], 2, "No such command"),
+        (["fit"], 2, "Missing"),
+        (["fit", "{table}", "-o", "{new}", "--model", "vea"], 2, "'vae', 'autoencoder'"),
+        (["fit", "{table}", "-o", "{new}", "--set", "lrr=1"], 2, "lrr"),
+        (["fit", "{table}", "-o", "{new}", "--set", "lr"], 2, "NAME=VALUE"),
+        (["fit", "{table}", "-o", "{new}", "--epochs", "many"], 2, "many"),
+        (["fit", "{new}/absent.csv", "-o", "{new}"], 1, "absent.csv: no such file"),
+        (["fit", "data:digit", "-o", "{new}"], 1, "did you mean 'digits'"),
+        (["fit", "{table}", "-o", "{new}"], 1, "cell"),
+        (["fit", "{table}", "-o", "{run}"], 1, "--overwrite"),
+        (["fit", "{bad}/nan.csv", "-o", "{new}"], 1, "b"),
+        (["fit", "{bad}/empty.csv", "-o", "{new}"], 1, "empty"),
+        (["fit", "{bad}/table.xyz", "-o", "{new}"], 1, ".csv"),
+        (["fit", "{bad}/negative.csv", "-o", "{new}", "--likelihood", "poisson"], 1, "counts"),
+        (["fit", "{table}", "-o", "{new}", "--config", "{bad}/broken.toml"], 1, "TOML"),
+        (["fit", "{table}", "-o", "{bad}/file/run", "--label", "kind", "--id", "cell"], 1, "file"),
+        (["transform", "{new}", "{table}", "-o", "{new}.csv"], 1, "config.json"),
+        (["transform", "{bad}/half", "{table}", "-o", "{new}.csv"], 1, "model.safetensors"),
+        (["transform", "{bad}/torn", "{table}", "-o", "{new}.csv"], 1, "truncated or altered"),
+        (["transform", "{run}", "{bad}/narrow.csv", "-o", "{new}.csv"], 1, "cell"),
+        (["transform", "{run}", "{table}", "-o", "{new}.xyz"], 1, ".csv"),
+        (["transform", "{run}", "{table}", "-o", "{new}/no/folder.csv"], 1, "folder"),
+        (["sample", "{run}", "-o", "{new}.csv", "-n", "0"], 1, "n_samples"),
+        (["sample", "{run}", "-o", "{new}.csv", "--method", "volume"], 1, "'prior'"),
+        (["geodesic", "{run}", "-o", "{new}.csv", "--pair", "0:99"], 2, "'99'"),
+        (["geodesic", "{run}", "-o", "{new}.csv", "--pair", "0-1"], 2, "FROM:TO"),
+        (["geodesic", "{run}", "-o", "{new}.csv", "--pair", "0:1", "--nodes", "4"], 1, "nodes"),
+        (["report", "{run}"], 1, "--overwrite"),
+        (["report", "{run}", "-o", "{new}/no/page.html"], 1, "folder"),
+        (["info", "{new}"], 1, "config.json"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    words: list[str],
+    code: int,
+    message: str,
+    table: Path,
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    as_users_run: None,
+) -> None:
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "file").write_text("a file where a folder should be")
+    (bad / "nan.csv").write_text("a,b\n1,2\n3,\n5,6\n")
+    (bad / "empty.csv").write_text("")
+    (bad / "table.xyz").write_text("1 2 3")
+    (bad / "negative.csv").write_text("a,b\n" + "1,-2\n3,4\n" * 15)
+    (bad / "narrow.csv").write_text("a,b\n1,2\n3,4\n")
+    (bad / "broken.toml").write_text("latent_dim = \n")
+    for name in ("half", "torn"):
+        pb.load(run).save(bad / name)
+    (bad / "half" / "model.safetensors").unlink()
+    whole = (bad / "torn" / "model.safetensors").read_bytes()
+    (bad / "torn" / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    before = snapshot(tmp_path) | snapshot(run)
+
+    places = {"table": table, "run": run, "bad": bad, "new": tmp_path / "new"}
+    assert main([word.format(**places) for word in words]) == code
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+    assert message in shown.err
+    assert "Traceback" not in shown.err
+    assert snapshot(tmp_path) | snapshot(run) == before
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        main(["--debug", "fit", str(tmp_path / "absent.csv"), "-o", str(tmp_path / "run")])
