@@ -1,5 +1,6 @@
 """Exact derivatives of maps to third order: everything that has geometry calls this room."""
 
+from pullback.jets.affine import LocalAffine, local_affine
 from pullback.jets.contractions import (
     contract_hessian,
     contract_third,
@@ -8,15 +9,22 @@ from pullback.jets.contractions import (
     tangential_acceleration,
 )
 from pullback.jets.jet import DirectionalJet, Jet, MetricJet, PackedJet, PiecewiseLinearWarning, jet
+from pullback.jets.linearization import Linearization, linearize
 from pullback.jets.modules import Product, Residual, Sine
 from pullback.jets.reference import reference_jet
 from pullback.jets.state import JetState
 from pullback.jets.taylor import register_jet_rule
+from pullback.jets.verification import AttributionWarning, HomogeneityWarning, JacobianVerification
 
 __all__ = [
+    "AttributionWarning",
     "DirectionalJet",
+    "HomogeneityWarning",
+    "JacobianVerification",
     "Jet",
     "JetState",
+    "Linearization",
+    "LocalAffine",
     "MetricJet",
     "PackedJet",
     "PiecewiseLinearWarning",
@@ -27,6 +35,8 @@ __all__ = [
     "contract_third",
     "directional_jet",
     "jet",
+    "linearize",
+    "local_affine",
     "metric_jet",
     "reference_jet",
     "register_jet_rule",

@@ -156,7 +156,7 @@ def _general_pull(layer: Layer, state: JetState, beta: Tensor, sums: Contraction
             top = _top(layer.step(replace(state, order=sums.order)), sums.order)
             if top is not None:
                 sums.add(_dot(beta, top))
-    return _vjp(layer.module, state.value, beta)
+    return vjp(layer.module, state.value, beta)
 
 
 def transpose(rule: Affine, module: nn.Module, beta: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -164,10 +164,10 @@ def transpose(rule: Affine, module: nn.Module, beta: Tensor, shape: tuple[int, .
     if type(module) is nn.Linear:
         return linear_rows(beta, module.weight.mT)
     point = torch.zeros(beta.shape[1], *shape, dtype=beta.dtype, device=beta.device)
-    return _vjp(lambda x: rule.linear(module, x), point, beta)
+    return vjp(lambda x: rule.linear(module, x), point, beta)
 
 
-def _vjp(function: Callable[[Tensor], Tensor], at: Tensor, beta: Tensor) -> Tensor:
+def vjp(function: Callable[[Tensor], Tensor], at: Tensor, beta: Tensor) -> Tensor:
     """βᵀ D function(at), for q adjoints (q, n, *shape)."""
     quiet = not torch.is_grad_enabled()
     with differentiable():

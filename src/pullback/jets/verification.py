@@ -1,0 +1,135 @@
+"""Does an affine map give back what the network gives? Checks that use the network's own forward pass."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+PROBES = 32
+HOMOGENEITY_POINTS = 256
+HOMOGENEITY_TOLERANCE = 1e-4
+
+
+class AttributionWarning(UserWarning):
+    """An affine map does not give back the network, or is not its derivative."""
+
+
+class HomogeneityWarning(UserWarning):
+    """The network ignores the magnitude of its input."""
+
+
+@dataclass(frozen=True)
+class JacobianVerification:
+    """How well A x + offset gives back f(x).
+
+    Attributes:
+        z_range, reconstruction_range: smallest and largest entry of f(x) and of A x + offset.
+        max_error, mean_error: largest and mean absolute difference.
+        relative_error: largest difference over (largest |f| + 1e-8).
+        pointwise_error: largest |f_i - (Σ_j A_ij x_j + offset_i)| / (Σ_j |A_ij x_j| + |offset_i|).
+        tolerance: bound on ``pointwise_error``.
+        passed: whether it holds.
+        derivative_error: median relative difference between A v and a central difference of f along random
+            directions v; None where A is not meant to be the derivative.
+    """
+
+    z_range: tuple[float, float]
+    reconstruction_range: tuple[float, float]
+    max_error: float
+    mean_error: float
+    relative_error: float
+    pointwise_error: float = 0.0
+    tolerance: float = 0.0
+    passed: bool = True
+    derivative_error: float | None = None
+
+
+@dataclass
+class Residuals:
+    """Running extremes of the check, chunk by chunk."""
+
+    low: float = float("inf")
+    high: float = -float("inf")
+    rebuilt_low: float = float("inf")
+    rebuilt_high: float = -float("inf")
+    largest: float = 0.0
+    total: float = 0.0
+    entries: int = 0
+    pointwise: float = 0.0
+
+    def add(self, value: Tensor, linear: Tensor, offset: Tensor, x: Tensor) -> None:
+        """Compare value (n, d) with linear (n, d, p) x + offset."""
+        if value.numel() == 0:
+            return
+        parts = linear * x.unsqueeze(1)
+        rebuilt = parts.sum(-1) + offset
+        scale = parts.abs().sum(-1) + offset.abs() + torch.finfo(value.dtype).tiny
+        difference = (value - rebuilt).abs()
+        self.low, self.high = min(self.low, value.min().item()), max(self.high, value.max().item())
+        self.rebuilt_low = min(self.rebuilt_low, rebuilt.min().item())
+        self.rebuilt_high = max(self.rebuilt_high, rebuilt.max().item())
+        self.largest = max(self.largest, difference.max().item())
+        self.total += difference.sum().item()
+        self.entries += difference.numel()
+        self.pointwise = max(self.pointwise, (difference / scale).max().item())
+
+    def result(self, dtype: torch.dtype, derivative_error: float | None) -> JacobianVerification:
+        tolerance = TOLERANCE.get(dtype, 1e-2)
+        if self.entries == 0:
+            zero = (0.0, 0.0)
+            return JacobianVerification(zero, zero, 0.0, 0.0, 0.0, tolerance=tolerance)
+        largest = max(abs(self.low), abs(self.high))
+        return JacobianVerification(
+            z_range=(self.low, self.high),
+            reconstruction_range=(self.rebuilt_low, self.rebuilt_high),
+            max_error=self.largest,
+            mean_error=self.total / self.entries,
+            relative_error=self.largest / (largest + 1e-8),
+            pointwise_error=self.pointwise,
+            tolerance=tolerance,
+            passed=self.pointwise <= tolerance,
+            derivative_error=derivative_error,
+        )
+
+
+def derivative_tolerance(dtype: torch.dtype) -> float:
+    """Bound on the median error of central differences of a net with kinks."""
+    return 1e-3 if dtype == torch.float64 else 5e-2
+
+
+@torch.no_grad()
+def derivative_error(f: Callable[[Tensor], Tensor], x: Tensor, linear: Tensor) -> float | None:
+    """Median over up to 32 points of |A v - central difference| / |central difference|, v random."""
+    x, linear = x[:PROBES], linear[:PROBES]
+    if x.shape[0] == 0:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
+    v = v / v.norm(dim=1, keepdim=True)
+    scale = torch.sqrt((x * x).mean(1, keepdim=True)) + torch.finfo(x.dtype).eps
+    step = torch.finfo(x.dtype).eps ** (1 / 3) * scale
+    difference = (f(x + step * v) - f(x - step * v)) / (2 * step)
+    error = (torch.bmm(linear, v.unsqueeze(-1)).squeeze(-1) - difference).norm(dim=1)
+    size = difference.norm(dim=1)
+    floor = size.max() * torch.finfo(x.dtype).eps ** (1 / 3) + torch.finfo(x.dtype).tiny
+    return (error / size.clamp_min(floor.item())).median().item()
+
+
+@torch.no_grad()
+def homogeneity(f: Callable[[Tensor], Tensor], x: Tensor) -> int | None:
+    """The k of {0, 1} with f(c x) = c^k f(x) for c = 1/2, 2, 5, on up to 256 points, or None."""
+    x = x[:HOMOGENEITY_POINTS]
+    value = f(x) if x.shape[0] else x
+    if value.numel() == 0 or not value.abs().max() > 0:
+        return None
+    for k in (0, 1):
+        changes = [_change(f(c * x), c**k * value) for c in (0.5, 2.0, 5.0)]
+        if max(changes) <= HOMOGENEITY_TOLERANCE:
+            return k
+    return None
+
+
+def _change(found: Tensor, expected: Tensor) -> float:
+    return ((found - expected).abs().max() / expected.abs().max()).item()
