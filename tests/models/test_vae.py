@@ -122,6 +122,7 @@ def test_posterior_has_torchs_density_and_divergence(dtype, generator):
     prior = torch.distributions.Normal(torch.zeros_like(mean), 1.0)
     z = q.sample(noise)
     torch.testing.assert_close(q.log_prob(z), reference.log_prob(z).sum(1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(q.widened(3.0).sample(noise), mean + 3 * (z - mean))
     torch.testing.assert_close(
         q.kl(), torch.distributions.kl_divergence(reference, prior), rtol=1e-5, atol=1e-6
     )

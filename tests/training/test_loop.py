@@ -340,6 +340,9 @@ def test_importance_agrees_with_quadrature_on_handwritten_digits():
     exact = model.log_likelihood(test, method="quadrature")
     sampled = model.log_likelihood(test, 1000, generator=generator)
     assert (exact.value.mean() - sampled.value.mean()).abs().item() <= 0.03
+    deviations = (exact.value - sampled.value).abs() / sampled.standard_error
+    assert deviations.max().item() < 5
+    assert sampled.standard_error.mean().item() < 0.03
     assert -21.3 < exact.value.mean().item() < -20.0
     finer = model.log_likelihood(test[:20], method="quadrature", nodes=401, radius=8.0)
     assert (finer.value - exact.value[:20]).abs().max().item() <= 5e-4

@@ -1,5 +1,6 @@
 """The variational autoencoder with a diagonal Gaussian posterior (Kingma and Welling 2014)."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,6 +33,10 @@ class GaussianPosterior:
     def log_prob(self, z: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
         """log q(z | x), every constant included."""
         return densities.normal(z, self.mean, self.log_std).sum(-1)
+
+    def widened(self, factor: float) -> "GaussianPosterior":
+        """The same mean with σ times ``factor``."""
+        return GaussianPosterior(self.mean, self.log_std + math.log(factor))
 
     def kl(self) -> Float[Tensor, "b d"]:
         """KL(q || N(0, I)) per dimension: ½(mean² + σ² - 1) - log σ."""
