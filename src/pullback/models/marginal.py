@@ -19,7 +19,7 @@ ELEMENT_BUDGET = 2**23
 
 WIDE_SHARE = 0.2
 WIDE_FACTOR = 2.0
-"""Share of the draws that come from a posterior twice as wide. A fitted q is narrower than the true posterior;
+"""Share of the draws that come from a posterior twice as wide. A fitted q is narrower than the true one;
 weights under q alone have a heavy tail, and their standard error cannot be trusted."""
 
 Decode = Callable[[Tensor], Tensor]
