@@ -1,15 +1,11 @@
 """Exact derivatives of maps to third order: everything that has geometry calls this room."""
 
 from pullback.jets.affine import LocalAffine, local_affine
-from pullback.jets.contractions import (
-    contract_hessian,
-    contract_third,
-    directional_jet,
-    metric_jet,
-    tangential_acceleration,
-)
+from pullback.jets.contractions import contract_hessian, contract_third
+from pullback.jets.directional import directional_jet, tangential_acceleration
 from pullback.jets.jet import DirectionalJet, Jet, MetricJet, PackedJet, PiecewiseLinearWarning, jet
 from pullback.jets.linearization import Linearization, linearize
+from pullback.jets.metric import metric_jet
 from pullback.jets.modules import Product, Residual, Sine
 from pullback.jets.reference import reference_jet
 from pullback.jets.state import JetState
