@@ -1,0 +1,179 @@
+"""From starting curves to certified geodesics: coarse descent, selection, fine descent, doubling."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pullback.geometry.energy import CurveEnergy, Curves
+from pullback.geometry.newton import Descent, advance, begin
+from pullback.geometry.route import Points, Route, respace
+from pullback.geometry.spline import spline_through
+
+COARSE_TOL = 1e-1
+COARSE_STEPS = (1, 1, 2, 4)
+COARSE_DAMPING = 1.0
+FINE_STEPS = 3
+FINE_DAMPING = 1e-3
+# While curves are on their way, others of the pair within this part of the best energy may still win.
+EARLY_BEAM = 0.2
+LATE_BEAM = 0.01
+# Curves of one pair are the same if their nodes lie closer than this many steps, or their energies than this
+# part.
+SAME_STEPS = 2.0
+SAME_ENERGY = 1e-3
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a geodesic is sought; the fields are options of `pullback.geometry.geodesic`."""
+
+    nodes: int
+    max_nodes: int
+    tol: float
+    gap_tol: float
+    max_iter: int
+    beam: float
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Curves on the asked mesh with everything that was measured on the final one."""
+
+    points: Float[Tensor, "m N d"]
+    length: Float[Tensor, " m"]
+    energy: Float[Tensor, " m"]
+    residual: Float[Tensor, " m"]
+    gap: Float[Tensor, " m"]
+    defect: Float[Tensor, " m"]
+    iterations: Int[Tensor, " m"]
+    start: Int[Tensor, " m"]
+    mesh: Int[Tensor, " m"]
+    momentum_start: Float[Tensor, "m d"]
+    momentum_end: Float[Tensor, "m d"]
+    finest: list[Float[Tensor, "_ d"]]
+
+    def put(self, index: Tensor, other: "Solution") -> None:
+        """Write the curves of ``other`` into the rows ``index``."""
+        for field in fields(self):
+            if field.name != "finest":
+                getattr(self, field.name)[index] = getattr(other, field.name)
+        for row, curve in zip(index.tolist(), other.finest, strict=True):
+            self.finest[row] = curve
+
+
+@dataclass
+class _Race:
+    """Curves under way: which pair each belongs to, where it started and how many steps it took before."""
+
+    pair: Tensor
+    start: Tensor
+    descent: Descent
+    before: Tensor
+
+    def rows(self, index: Tensor) -> "_Race":
+        return _Race(self.pair[index], self.start[index], self.descent.rows(index), self.before[index])
+
+
+def solve(
+    route: Route, rough: Route, start: Points, end: Points, curves: list[Curves], options: Options
+) -> Solution:
+    """Geodesics from ``start`` to ``end``, one a pair, from the given starting curves.
+
+    Args:
+        route, rough: the geometry in the precision of the answer, and in the one of the coarse stage.
+        curves: one batch (m, N, d) for every kind of start, in the coarse precision and with the coarse
+            nodes.
+    """
+    problem = route.energy(start, end)
+    race = _coarse(rough, curves, options)
+    race.descent.problem = problem
+    points = race.descent.points.to(start.dtype)
+    points[:, 0], points[:, -1] = start[race.pair], end[race.pair]
+    race.descent.points = points
+    race = _refined(route, problem, race, options)
+    solution = _measured(route, race, options)
+    while True:
+        open_ = (solution.residual > options.tol) | (solution.gap > options.gap_tol)
+        finer = 2 * race.descent.points.shape[1] - 1
+        if finer > options.max_nodes or not bool(open_.any()):
+            return solution
+        race = race.rows(torch.isin(race.pair, open_.nonzero().squeeze(1)))
+        race = _refined(route, problem, race, options)
+        race = race.rows(torch.isfinite(race.descent.energy).nonzero().squeeze(1))
+        solution.put(race.pair, _measured(route, race, options))
+
+
+def _coarse(route: Route, curves: list[Curves], options: Options) -> _Race:
+    """All starts on the coarse mesh, fewer and fewer of them."""
+    m, kinds = curves[0].shape[0], len(curves)
+    points = respace(route, torch.cat(curves))
+    pair = torch.arange(m, device=points.device).repeat(kinds)
+    start = torch.arange(kinds, device=points.device).repeat_interleave(m)
+    problem = route.energy(curves[0][:, 0], curves[0][:, -1])
+    descent = begin(problem.rows(pair), points, damping=COARSE_DAMPING)
+    race = _Race(pair, start, descent, torch.zeros_like(pair))
+    for steps in COARSE_STEPS:
+        race = race.rows(_leaders(race, EARLY_BEAM))
+        advance(race.descent, tol=COARSE_TOL, steps=steps)
+    return race.rows(_leaders(race, options.beam, converged=True))
+
+
+def _refined(route: Route, problem: CurveEnergy, race: _Race, options: Options) -> _Race:
+    """Twice the mesh, equal steps, Newton to the end; one curve a pair."""
+    points = respace(route, spline_through(race.descent.points).doubled())
+    descent = begin(problem.rows(race.pair), points, damping=FINE_DAMPING)
+    race = _Race(race.pair, race.start, descent, race.before + race.descent.iterations)
+    advance(race.descent, tol=options.tol, steps=FINE_STEPS)
+    race = race.rows(_leaders(race, LATE_BEAM, converged=True))
+    advance(race.descent, tol=options.tol, steps=options.max_iter - FINE_STEPS)
+    return race.rows(_leaders(race, 0.0))
+
+
+def _leaders(race: _Race, beam: float, *, converged: bool = False) -> Int[Tensor, " c"]:
+    """Rows, ordered by pair, of the best curve of each pair and of others within ``beam`` that differ from
+    it.
+
+    Each curve is compared with those of its pair that have less energy: by the distance of their nodes while
+    they move, by their energies once ``converged``.
+    """
+    energy, points = race.descent.energy, race.descent.points
+    order = torch.argsort(energy, stable=True)
+    order = order[torch.argsort(race.pair[order], stable=True)]
+    pair = race.pair[order]
+    head = torch.searchsorted(pair, pair)
+    rank = torch.arange(len(order), device=order.device) - head
+    keep = (rank == 0) | (energy[order] <= (1 + beam) * energy[order[head]])
+    for lag in range(1, int(rank.max()) + 1 if len(rank) else 1):
+        later = ((rank >= lag) & keep).nonzero().squeeze(1)
+        a, b = order[later], order[later - lag]
+        if converged:
+            same = energy[a] - energy[b] <= SAME_ENERGY * energy[b]
+        else:
+            delta = (points[a] - points[b])[:, 1:-1]
+            square = torch.einsum("mka,mkab,mkb->mk", delta, race.descent.system.metric[b], delta).amax(1)
+            same = square * (points.shape[1] - 1) ** 2 <= SAME_STEPS**2 * energy[b]
+        keep[later] = ~(same & keep[later - lag])
+    return order[keep]
+
+
+def _measured(route: Route, race: _Race, options: Options) -> Solution:
+    """Length, energy and certificate of curves on their mesh."""
+    descent, points, mesh = race.descent, race.descent.points, race.descent.points.shape[1]
+    seen = route.inspect(points)
+    length = seen.speeds.length()
+    return Solution(
+        points=points[:, :: (mesh - 1) // (options.nodes - 1)],
+        length=length,
+        energy=seen.speeds.energy(),
+        residual=descent.residual,
+        gap=(1 - descent.energy / seen.doubled_energy).nan_to_num(nan=torch.inf),
+        defect=seen.bend / length,
+        iterations=race.before + descent.iterations,
+        start=race.start,
+        mesh=torch.full_like(race.pair, mesh),
+        momentum_start=seen.momentum_start,
+        momentum_end=seen.momentum_end,
+        finest=list(points),
+    )

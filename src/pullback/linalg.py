@@ -1,0 +1,110 @@
+"""Linear algebra that several rooms need, each trick in one place.
+
+Spectra of thin factors, angles between subspaces, and matrices of the form s I + U Uᵀ that are never formed.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def gram_spectrum(factor: Float[Tensor, "*n p r"]) -> tuple[Float[Tensor, "*n k"], Float[Tensor, "*n p k"]]:
+    """Squared singular values and left singular vectors of a thin factor U, through the smaller Gram matrix.
+
+    The Gram matrix squares the condition number, so it is formed and diagonalised in float64; float32 factors
+    keep all their digits, float64 ones keep singular values down to 1e-8 of the largest.
+
+    Args:
+        factor: U, (p, r), or a batch.
+    Returns: eigenvalues of U Uᵀ, descending, k = min(p, r) of them, and orthonormal eigenvectors (p, k);
+        columns of eigenvalues that are zero to rounding are zero.
+    Example:
+        >>> import torch
+        >>> values, vectors = gram_spectrum(torch.tensor([[3.0], [4.0]]))
+        >>> values, vectors.abs().squeeze()
+        (tensor([25.]), tensor([0.6000, 0.8000]))
+    """
+    wide = factor.double()
+    p, r = wide.shape[-2:]
+    if p <= r:
+        values, vectors = torch.linalg.eigh(wide @ wide.mT)
+        return _descending(values).to(factor.dtype), vectors.flip(-1).to(factor.dtype)
+    values, right = torch.linalg.eigh(wide.mT @ wide)
+    values, right = _descending(values), right.flip(-1)
+    zero = values <= values[..., :1] * (p * torch.finfo(torch.float64).eps)
+    scale = torch.where(zero, 0, torch.where(zero, 1, values).rsqrt())
+    return values.to(factor.dtype), ((wide @ right) * scale.unsqueeze(-2)).to(factor.dtype)
+
+
+def _descending(values: Tensor) -> Tensor:
+    return values.flip(-1).clamp_min(0)
+
+
+def principal_angles(a: Float[Tensor, "p k"], b: Float[Tensor, "p l"]) -> Float[Tensor, " s"]:
+    """Angles between the column spaces of two matrices, ascending, s = min(k, l), in radians.
+
+    Cosines lose angles below 1e-8 and sines those near π/2, so each angle is taken from the one that is
+    accurate (Björck and Golub 1973; Knyazev and Argentati 2002).
+
+    Args:
+        a, b: bases, orthonormal or not, of full column rank.
+    Example:
+        >>> import torch
+        >>> principal_angles(torch.eye(3)[:, :1], torch.tensor([[1.0], [1.0], [0.0]]))
+        tensor([0.7854])
+    """
+    if a.shape[1] < b.shape[1]:
+        a, b = b, a
+    first, second = (torch.linalg.qr(m.double()).Q for m in (a, b))
+    cosines = torch.linalg.svdvals(first.mT @ second).clamp(max=1)
+    sines = torch.linalg.svdvals(second - first @ (first.mT @ second)).clamp(max=1).flip(-1)
+    near = cosines.square() >= 0.5
+    return torch.where(near, torch.asin(sines), torch.acos(cosines)).to(a.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledIdentityPlus:
+    """A = s I + U Uᵀ with s > 0 and U (p, r), r small: solves and determinants by the r x r matrix s I + UᵀU.
+
+    A⁻¹x = (x - U (s I + UᵀU)⁻¹ Uᵀx)/s and log det A = (p - r) log s + log det(s I + UᵀU) (Woodbury,
+    Sylvester).
+
+    Example:
+        >>> import torch
+        >>> A = ScaledIdentityPlus(torch.ones(3, 1), 1.0)
+        >>> A.solve(A.apply(torch.tensor([1.0, 2.0, 3.0]))), A.logdet()
+        (tensor([1., 2., 3.]), tensor(1.3863))
+    """
+
+    factor: Float[Tensor, "*n p r"]
+    scale: float | int
+
+    def apply(self, x: Float[Tensor, "*n p"]) -> Float[Tensor, "*n p"]:
+        """A x."""
+        return self.scale * x + self._up(self._down(x))
+
+    def solve(self, x: Float[Tensor, "*n p"]) -> Float[Tensor, "*n p"]:
+        """A⁻¹ x."""
+        short = torch.cholesky_solve(self._down(x).unsqueeze(-1), self._cholesky()).squeeze(-1)
+        return (x - self._up(short)) / self.scale
+
+    def logdet(self) -> Float[Tensor, "*n"]:
+        """log det A."""
+        p, r = self.factor.shape[-2:]
+        small = 2 * self._cholesky().diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return small + (p - r) * torch.log(
+            torch.as_tensor(self.scale, dtype=small.dtype, device=small.device)
+        )
+
+    def _down(self, x: Tensor) -> Tensor:
+        return (self.factor.mT @ x.unsqueeze(-1)).squeeze(-1)
+
+    def _up(self, y: Tensor) -> Tensor:
+        return (self.factor @ y.unsqueeze(-1)).squeeze(-1)
+
+    def _cholesky(self) -> Tensor:
+        r = self.factor.shape[-1]
+        eye = torch.eye(r, dtype=self.factor.dtype, device=self.factor.device)
+        return torch.linalg.cholesky(self.factor.mT @ self.factor + self.scale * eye)

@@ -1,0 +1,218 @@
+"""What every metric offers: the tensor is asked of it, the rest has defaults.
+
+Geometry sees a metric only through `BaseMetric`; `as_metric` gives the same face to any object with
+``tensor``.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullback.jets import Jet, jet
+from pullback.typing import Map
+from pullback.validation import check_whole
+
+Points = Float[Tensor, "n d"]
+Tensors = Float[Tensor, "n d d"]
+
+
+def cholesky(g: Float[Tensor, "*n d d"], *, name: str = "tensor(z)") -> Float[Tensor, "*n d d"]:
+    """Lower Cholesky factor L, g = L Lᵀ; a failure is tried once more in float64.
+
+    Raises:
+        ValueError: not positive definite, naming the first row and its smallest eigenvalue.
+    """
+    factor, info = torch.linalg.cholesky_ex(g)
+    if not bool(info.any()):
+        return factor
+    factor, info = torch.linalg.cholesky_ex(g.double())
+    if not bool(info.any()):
+        return factor.to(g)
+    row = int(info.flatten().nonzero()[0])
+    raise ValueError(not_positive(name, row, g.reshape(-1, *g.shape[-2:])[row]))
+
+
+def derivatives(f: Map, z: Points, order: int) -> list[Tensor]:
+    """Value and derivatives of ``f`` up to ``order``."""
+    result = jet(f, z, order)
+    assert isinstance(result, Jet)
+    known = [result.value, result.jacobian, result.hessian, result.third]
+    return [part for part in known if part is not None]
+
+
+def not_positive(name: str, row: int, g: Tensor) -> str:
+    """The message for a tensor that is no metric."""
+    if not bool(torch.isfinite(g).all()):
+        return f"{name} is not finite at row {row}; check the decoder and the scale of z"
+    smallest = float(torch.linalg.eigvalsh(g.double())[0])
+    return (
+        f"{name} is not positive definite at row {row} (smallest eigenvalue {smallest:.3g}); "
+        "raise regularization or check the decoder"
+    )
+
+
+class BaseMetric(ABC):
+    """A Riemannian metric on a latent space; only `tensor` must be given.
+
+    Attributes:
+        dim: latent dimension, or None where the metric takes any.
+    """
+
+    dim: int | None = None
+
+    @abstractmethod
+    def tensor(self, z: Points) -> Tensors:
+        """Metric tensor g(z)."""
+
+    @property
+    def embedding(self) -> Map | None:
+        """A map F with g = (∂F)ᵀ ∂F, or None; with it, geometry needs no derivative of g."""
+        return None
+
+    def compact_embedding(self) -> Map | None:
+        """An embedding of the same metric with as few outputs as possible, for use without gradients."""
+        return self.embedding
+
+    def inverse(self, z: Points) -> Tensors:
+        """Inverse tensor, from a Cholesky factor."""
+        return torch.cholesky_inverse(cholesky(self.tensor(z)))
+
+    def logdet(self, z: Points) -> Float[Tensor, " n"]:
+        """log det g, from a Cholesky factor."""
+        return 2 * cholesky(self.tensor(z)).diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+    def derivative(self, z: Points) -> Float[Tensor, "n d d d"]:
+        """∂_c g_ab as [n, a, b, c], by a first-order jet of the lower triangle of g."""
+        return _unpack(derivatives(self._triangle, z, 1)[-1], z.shape[1])
+
+    def second_derivative(self, z: Points) -> Float[Tensor, "n d d d d"]:
+        """∂_c ∂_e g_ab as [n, a, b, c, e], by a second-order jet of the lower triangle of g."""
+        return _unpack(derivatives(self._triangle, z, 2)[-1], z.shape[1])
+
+    def hamiltonian_force(self, z: Points, p: Points) -> Points:
+        """-½ pᵀ ∂_c g⁻¹ p = ½ vᵀ ∂_c g v with v = g⁻¹ p: the force of geodesic flow on the momentum p."""
+        v = torch.cholesky_solve(p.unsqueeze(-1), cholesky(self.tensor(z))).squeeze(-1)
+        return torch.einsum("nabc,na,nb->nc", self.derivative(z), v, v) / 2
+
+    def _triangle(self, z: Tensor) -> Tensor:
+        rows, columns = torch.tril_indices(z.shape[1], z.shape[1], device=z.device)
+        return self.tensor(z)[:, rows, columns]
+
+
+def _unpack(triangle: Tensor, d: int) -> Tensor:
+    """(n, d(d+1)/2, ...) to the symmetric (n, d, d, ...)."""
+    rows, columns = torch.tril_indices(d, d, device=triangle.device)
+    position = torch.empty(d, d, dtype=torch.long, device=triangle.device)
+    position[rows, columns] = position[columns, rows] = torch.arange(len(rows), device=triangle.device)
+    return triangle[:, position.flatten()].unflatten(1, (d, d))
+
+
+class TensorMetric(BaseMetric):
+    """The metric of a function z -> g(z); made by `from_tensor`."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], dim: int):
+        check_whole("dim", dim)
+        self.function, self.dim = function, int(dim)
+
+    def tensor(self, z: Points) -> Tensors:
+        """Metric tensor g(z)."""
+        return self.function(z)
+
+    def __repr__(self) -> str:
+        return f"TensorMetric({self.function!r}, dim={self.dim})"
+
+
+class AdaptedMetric(BaseMetric):
+    """Any object with ``tensor``: its own methods where it has them, the defaults elsewhere."""
+
+    _optional = (
+        "inverse",
+        "logdet",
+        "derivative",
+        "second_derivative",
+        "hamiltonian_force",
+        "compact_embedding",
+    )
+
+    def __init__(self, source: Any):
+        self.source = source
+        self.dim = getattr(source, "dim", None)
+        for name in self._optional:
+            if callable(getattr(source, name, None)):
+                setattr(self, name, getattr(source, name))
+
+    def tensor(self, z: Points) -> Tensors:
+        """Metric tensor g(z)."""
+        return self.source.tensor(z)
+
+    @property
+    def embedding(self) -> Map | None:
+        """The object's embedding, if it has one."""
+        return getattr(self.source, "embedding", None)
+
+    def __repr__(self) -> str:
+        return f"AdaptedMetric({self.source!r})"
+
+
+def from_tensor(function: Callable[[Tensor], Tensor], dim: int) -> TensorMetric:
+    """A metric from a function ``(n, d) -> (n, d, d)`` that treats its rows independently.
+
+    Example:
+        >>> import torch
+        >>> disk = from_tensor(lambda z: torch.eye(2) * (4 / (1 - z.square().sum(-1)) ** 2)[:, None, None], 2)
+        >>> disk.logdet(torch.zeros(1, 2))
+        tensor([2.7726])
+    """
+    if not callable(function):
+        raise TypeError(f"function: expected a callable (n, d) -> (n, d, d), got {type(function).__name__}")
+    return TensorMetric(function, dim)
+
+
+def as_metric(metric: Any) -> BaseMetric:
+    """The object itself if it is one of ours, else the object with the defaults of `BaseMetric` added.
+
+    Raises:
+        TypeError: the object has no method ``tensor``.
+    """
+    if isinstance(metric, BaseMetric):
+        return metric
+    if isinstance(metric, Tensor) or not callable(getattr(metric, "tensor", None)):
+        raise TypeError(
+            f"metric: expected an object with tensor(z) -> (n, d, d), got {type(metric).__name__}; "
+            "wrap a decoder in PullbackMetric"
+        )
+    return AdaptedMetric(metric)
+
+
+def checked_tensor(metric: BaseMetric, z: Points, *, symmetry: float = 1e-6) -> Tensors:
+    """g(z), made sure to be a finite, symmetric, positive definite (n, d, d).
+
+    Raises:
+        ValueError: wrong shape, an asymmetry above ``symmetry`` relative to the largest entry, or a row where
+            the tensor is not positive definite.
+    """
+    g, n, d = metric.tensor(z), len(z), z.shape[1]
+    if g.shape != (n, d, d):
+        raise ValueError(
+            f"tensor(z): expected shape {(n, d, d)} for z {tuple(z.shape)}, got {tuple(g.shape)}"
+        )
+    if n == 0:
+        return g
+    values = torch.linalg.eigvalsh(torch.where(torch.isfinite(g), g, 0).double())
+    bad = ~torch.isfinite(g).all(-1).all(-1) | (values[:, 0] <= 0)
+    asymmetry = (g - g.mT).abs().amax((1, 2)) / g.abs().amax((1, 2)).clamp_min(torch.finfo(g.dtype).tiny)
+    crooked = asymmetry > symmetry
+    if bool(crooked.any()):
+        row = int(crooked.nonzero()[0])
+        raise ValueError(
+            f"tensor(z): expected a symmetric tensor, got relative asymmetry {asymmetry[row]:.3g} "
+            f"at row {row}"
+        )
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise ValueError(not_positive("tensor(z)", row, g[row]))
+    return g
