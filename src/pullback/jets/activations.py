@@ -76,8 +76,10 @@ def _softplus(module: Any, a: Tensor, order: int) -> Derivatives:
     if order == 0:
         return (f,)
     s = logistic(beta * a, order - 1)
-    linear = beta * a > threshold
-    return (f, torch.where(linear, torch.ones_like(a), s[0]), *(beta**k * s[k] for k in range(1, order)))
+    straight = beta * a > threshold  # where torch returns a itself
+    zero, one = torch.zeros_like(a), torch.ones_like(a)
+    curved = (torch.where(straight, zero, beta**k * s[k]) for k in range(1, order))
+    return (f, torch.where(straight, one, s[0]), *curved)
 
 
 def _silu(_: Any, a: Tensor, order: int) -> Derivatives:

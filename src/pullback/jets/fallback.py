@@ -23,7 +23,8 @@ class _Primitives(TorchFunctionMode):
     """Evaluates operations whose nested derivatives are wrong or missing by elementary ones.
 
     Nested forward mode through ``layer_norm`` and ``instance_norm`` differs from the true second derivative
-    by a term of its own size (torch 2.13); ``prelu`` fails under vmap and ``glu`` has no nested derivative.
+    by a term of its own size (torch 2.13); ``prelu`` fails under vmap, ``glu`` has no nested derivative, and the
+    derivatives of ``celu`` carry a constant in single precision.
     """
 
     def __torch_function__(
@@ -79,12 +80,18 @@ def _prelu(input: Tensor, weight: Tensor) -> Tensor:
     return torch.where(input >= 0, input, weight * input)
 
 
+def _celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    return torch.where(input > 0, input, alpha * torch.expm1(input.clamp(max=0) / alpha))
+
+
 def _glu(input: Tensor, dim: int = -1) -> Tensor:
     left, right = input.chunk(2, dim)
     return left * torch.sigmoid(right)
 
 
 _REPLACED: dict[Callable, Callable] = {
+    F.celu: _celu,
+    torch.celu: _celu,
     F.layer_norm: _layer_norm,
     torch.layer_norm: _layer_norm,
     F.instance_norm: _instance_norm,

@@ -71,10 +71,11 @@ def _softplus(module: Any, a: Tensor, order: int) -> Derivatives:
     if order == 0:
         return (f,)
     s = _logistic(scaled, order - 1)
-    slope = s[0]
-    if seen:
-        slope = torch.where(scaled > threshold, torch.ones_like(a), slope)
-    return (f, slope, *(s[k] if beta == 1 else s[k].mul_(beta**k) for k in range(1, order)))
+    curved = [s[k] if beta == 1 else s[k].mul_(beta**k) for k in range(1, order)]
+    if not seen:
+        return (f, s[0], *curved)
+    straight = scaled > threshold
+    return (f, s[0].masked_fill_(straight, 1), *(entry.masked_fill_(straight, 0) for entry in curved))
 
 
 def _gelu(module: Any, a: Tensor, order: int) -> Derivatives:
