@@ -33,6 +33,7 @@ PIECEWISE: dict[str, Callable[[], nn.Module]] = {
     "leaky relu": lambda: nn.LeakyReLU(0.2),
     "prelu": nn.PReLU,
     "prelu per channel": lambda: nn.PReLU(7, init=0.3),
+    "randomised relu": nn.RReLU,
     "hardtanh": lambda: nn.Hardtanh(-0.4, 0.6),
     "relu6": nn.ReLU6,
 }

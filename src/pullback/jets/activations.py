@@ -225,6 +225,12 @@ def _leaky(module: Any, a: Tensor) -> tuple[Tensor, Tensor | None]:
     return torch.where(a > 0, torch.ones_like(a), slope), None
 
 
+def _rrelu(module: Any, a: Tensor) -> tuple[Tensor, Tensor | None]:
+    """In eval mode: the mean of the range of slopes."""
+    slope = torch.full_like(a, (module.lower + module.upper) / 2)
+    return torch.where(a > 0, torch.ones_like(a), slope), None
+
+
 def _prelu(module: Any, a: Tensor) -> tuple[Tensor, Tensor | None]:
     weight = module.weight
     if weight.numel() > 1:
@@ -242,6 +248,7 @@ PIECEWISE: dict[type[nn.Module], Callable[[Any, Tensor], tuple[Tensor, Tensor | 
     nn.ReLU: _relu,
     nn.LeakyReLU: _leaky,
     nn.PReLU: _prelu,
+    nn.RReLU: _rrelu,
     nn.Hardtanh: _hardtanh,
     nn.ReLU6: _hardtanh,
 }

@@ -23,8 +23,8 @@ class _Primitives(TorchFunctionMode):
     """Evaluates operations whose nested derivatives are wrong or missing by elementary ones.
 
     Nested forward mode through ``layer_norm`` and ``instance_norm`` differs from the true second derivative
-    by a term of its own size (torch 2.13); ``prelu`` fails under vmap, ``glu`` has no nested derivative, and the
-    derivatives of ``celu`` carry a constant in single precision.
+    by a term of its own size (torch 2.13); ``prelu`` fails under vmap, ``glu`` has no nested derivative, and
+    the derivatives of ``celu`` carry a constant in single precision.
     """
 
     def __torch_function__(

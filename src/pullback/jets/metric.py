@@ -2,7 +2,7 @@
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from pullback.ambient import Diagonal, Euclidean, Gaussian, LowRank
 from pullback.jets.checks import check_map, check_output
@@ -77,7 +77,20 @@ def _with_ambient(
         )
     flattening = ambient.flattening()
     assert flattening is not None
+    _check_features(layers, ambient)
     return [*layers, *layers_of(flattening.to(x))], None
+
+
+def _check_features(layers: list[Layer], ambient: Ambient) -> None:
+    """Raise ``ValueError`` where a weight or factor is made for another number of features."""
+    if not layers or not isinstance(layers[-1].module, nn.Linear):
+        return
+    p = layers[-1].module.out_features
+    if isinstance(ambient, LowRank) and isinstance(ambient.factor, Tensor) and ambient.factor.shape[0] != p:
+        raise ValueError(f"ambient: expected a factor with p={p} rows, got {tuple(ambient.factor.shape)}")
+    weight = getattr(ambient, "weight", getattr(ambient, "sigma", None))
+    if isinstance(weight, Tensor) and weight.numel() not in (1, p):
+        raise ValueError(f"ambient: expected a weight for p={p} features, got {tuple(weight.shape)}")
 
 
 def _metric_chunk(
