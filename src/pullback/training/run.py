@@ -302,6 +302,7 @@ class Run:
             message=message,
             steps=state.step,
             seconds=state.seconds,
+            ending=end or ("stopped" if self.out_of_patience else "finished"),
         )
 
     def _verdict(self, end: End, reason: str | None) -> tuple[bool, str]:
