@@ -10,7 +10,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,8 @@ from pullback.training import FitResult, Objective, Paired, TrainingOptions
 from pullback.training import fit as train
 from pullback.typing import Metric
 from pullback.validation import check_choice, check_whole
+
+Model = TypeVar("Model", bound="LatentModel")
 
 
 class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -114,7 +116,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def _after_training(self) -> None:
         """Fitted attributes of a subclass that follow from ``embedding_``."""
 
-    def fit(self, X: Any, y: Any = None, quantities: Mapping[str, Any] | None = None) -> Self:
+    def fit(self: Model, X: Any, y: Any = None, quantities: Mapping[str, Any] | None = None) -> Model:
         """Train the model.
 
         Args:
@@ -223,7 +225,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.converged_, self.message_ = result.converged, result.message
         self.embedding_ = self._encode(table)
         self._after_training()
-        if not result.converged and not result.message.startswith("reached max_epochs"):
+        if not result.converged and result.ending != "finished":
             warnings.warn(result.message, ConvergenceWarning, stacklevel=3)
 
     def _network_options(self) -> NetworkOptions:

@@ -28,7 +28,7 @@ def draw_seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
-def split_rows(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_rows(n: int, fraction: float | int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the training and of the validation rows, both ascending.
 
     Example:
