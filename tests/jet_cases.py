@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pullback.jets import Jet, Product, Residual, Sine
+from pullback.jets import Jet, Product, Residual, Sine, reference_jet
 
 SMOOTH: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
@@ -152,6 +152,12 @@ def jet_difference(found: Jet, expected: Jet) -> float:
         (found.third, expected.third),
     ]
     return max(relative(a, b) for a, b in pairs if b is not None)
+
+
+def reference_jacobian(f: nn.Module, x: Tensor) -> Tensor:
+    jacobian = reference_jet(f, x, 1).jacobian
+    assert jacobian is not None
+    return jacobian.detach()
 
 
 def golden_layer(i: int, o: int, k: int, slope: float) -> nn.Linear:

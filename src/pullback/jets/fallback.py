@@ -23,8 +23,8 @@ class _Primitives(TorchFunctionMode):
     """Evaluates operations whose nested derivatives are wrong or missing by elementary ones.
 
     Nested forward mode through ``layer_norm`` and ``instance_norm`` differs from the true second derivative
-    by a term of its own size (torch 2.13); ``prelu`` fails under vmap, ``glu`` has no nested derivative, and
-    the derivatives of ``celu`` carry a constant in single precision.
+    by a term of its own size (torch 2.13); ``prelu`` and ``rrelu`` fail under vmap, ``glu`` has no nested
+    derivative, and the derivatives of ``celu`` carry a constant in single precision.
     """
 
     def __torch_function__(
@@ -80,6 +80,12 @@ def _prelu(input: Tensor, weight: Tensor) -> Tensor:
     return torch.where(input >= 0, input, weight * input)
 
 
+def _rrelu(
+    input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False
+) -> Tensor:
+    return torch.where(input > 0, input, (lower + upper) / 2 * input)
+
+
 def _celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     return torch.where(input > 0, input, alpha * torch.expm1(input.clamp(max=0) / alpha))
 
@@ -97,6 +103,7 @@ _REPLACED: dict[Callable, Callable] = {
     F.instance_norm: _instance_norm,
     torch.instance_norm: _instance_norm,
     F.glu: _glu,
+    F.rrelu: _rrelu,
     F.prelu: _prelu,
     torch.prelu: _prelu,
 }

@@ -142,6 +142,10 @@ def _scale(module: Any, x: Tensor) -> Tensor:
     return x * module.scale.to(x)
 
 
+def _constant_pad(module: Any, x: Tensor) -> Tensor:
+    return F.pad(x, module.padding)
+
+
 AFFINE: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
     nn.Linear: _linear,
     nn.Conv1d: _convolution,
@@ -154,6 +158,7 @@ AFFINE: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
     nn.BatchNorm2d: _batch_norm,
     nn.BatchNorm3d: _batch_norm,
     ScaleFlattening: _scale,
+    **dict.fromkeys((nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d), _constant_pad),
     **dict.fromkeys(
         (
             nn.AvgPool1d,

@@ -120,14 +120,13 @@ def layers_of(f: Map, path: str = "") -> list[Layer]:
 
 
 def survey(layers: list[Layer]) -> Iterator[Layer]:
-    """All steps, those inside of branches too."""
+    """All steps, and those inside of branches after the step that holds them."""
     for layer in layers:
         module = layer.module
         branches: tuple[str, ...] = ()
         if layer.rule is not None and isinstance(module, nn.Module):
             branches = _BRANCHES.get(type(module), ())
-        if not branches:
-            yield layer
+        yield layer
         for name in branches:
             yield from survey(layers_of(getattr(module, name), f"{layer.path}.{name}".lstrip(".")))
 
@@ -142,7 +141,7 @@ def propagate(layers: list[Layer], state: JetState) -> JetState:
 def is_piecewise_linear(steps: list[Layer]) -> bool:
     """Whether the net has piecewise-linear activations and no other nonlinear step."""
     straight = (Affine, Piecewise)
-    known = [isinstance(s.rule, straight) or type(s.module) in MAX_POOLS for s in steps]
+    known = [isinstance(s.rule, straight) or type(s.module) in (*MAX_POOLS, Residual) for s in steps]
     kinked = [isinstance(s.rule, Piecewise) or type(s.module) in MAX_POOLS for s in steps]
     return all(known) and any(kinked)
 
@@ -154,15 +153,20 @@ def width_of(layers: list[Layer], x: Tensor) -> int:
     widths += [
         max(s.module.in_features, s.module.out_features) for s in steps if isinstance(s.module, nn.Linear)
     ]
-    if x.shape[0] and not all(
-        isinstance(s.rule, Elementwise | Piecewise) or isinstance(s.module, nn.Linear) for s in steps
-    ):
+    if x.shape[0] > 1 and not all(_keeps_width(step) for step in steps):
         v = x[:1]
         with torch.no_grad():
             for layer in layers:
                 v = layer.module(v)
                 widths.append(v.numel())
     return max(widths)
+
+
+def _keeps_width(step: Layer) -> bool:
+    """Whether a step, linear layers and branches aside, has as many outputs as inputs."""
+    if isinstance(step.rule, Elementwise | Piecewise) or isinstance(step.module, nn.Linear):
+        return True
+    return step.rule is not None and type(step.module) in _BRANCHES
 
 
 def chunk_rows(x: Tensor, rows: int, width: int) -> int:
