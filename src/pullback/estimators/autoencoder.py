@@ -34,8 +34,10 @@ class Autoencoder(LatentModel):
             "standard", "minmax", "maxabs", "center", "none", or a scaler of scikit-learn.
         penalties: objects of `pullback.penalties` added to the loss.
         partition: reserves latent coordinates for known quantities.
-        max_epochs, batch_size, lr, lr_schedule, weight_decay, gradient_clip: of the optimiser; see
+        max_epochs, batch_size, lr, lr_schedule, weight_decay: of the optimiser; see
             `pullback.training.TrainingOptions`.
+        gradient_clip: largest norm of the gradient. The default touches no ordinary step; it keeps an outlier
+            (exp of an extrapolated log σ) from throwing the weights away. None never clips.
         patience: epochs without improvement on held-out rows before training stops; None trains to the end.
         validation_fraction: share of rows held out (none of fewer than 20 rows).
         device: "auto", "cpu", "cuda", ...
@@ -83,7 +85,7 @@ class Autoencoder(LatentModel):
         lr: Any = 2e-3,
         lr_schedule: Any = "constant",
         weight_decay: Any = 0.0,
-        gradient_clip: Any = None,
+        gradient_clip: Any = 100.0,
         patience: Any = 30,
         validation_fraction: Any = 0.1,
         device: Any = "auto",

@@ -45,8 +45,10 @@ class VAE(LatentModel):
         free_bits: nats of KL per coordinate that cost nothing.
         penalties: objects of `pullback.penalties` added to the loss.
         partition: reserves latent coordinates for known quantities.
-        max_epochs, batch_size, lr, lr_schedule, weight_decay, gradient_clip: of the optimiser; see
+        max_epochs, batch_size, lr, lr_schedule, weight_decay: of the optimiser; see
             `pullback.training.TrainingOptions`.
+        gradient_clip: largest norm of the gradient. The default touches no ordinary step; it keeps an outlier
+            (exp of an extrapolated log σ) from throwing the weights away. None never clips.
         patience: epochs without improvement on held-out rows before training stops; None trains to the end.
         validation_fraction: share of rows held out (none of fewer than 20 rows).
         device: "auto", "cpu", "cuda", ...
@@ -92,7 +94,7 @@ class VAE(LatentModel):
         lr: Any = 2e-3,
         lr_schedule: Any = "constant",
         weight_decay: Any = 0.0,
-        gradient_clip: Any = None,
+        gradient_clip: Any = 100.0,
         patience: Any = 30,
         validation_fraction: Any = 0.1,
         device: Any = "auto",
