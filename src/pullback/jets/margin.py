@@ -73,7 +73,8 @@ def _pair_slopes(jacobian: Tensor, kink: Kinks, pairs: tuple[Tensor, Tensor]) ->
     """|∂(a_max - a_j)/∂x| for each entry of each window."""
     positions, winners = pairs
     n, channels = kink.value.shape[:2]
-    per_unit = jacobian.transpose(0, 1).reshape(n, channels, math.prod(kink.value.shape[2:]), jacobian.shape[-1])
+    spatial = math.prod(kink.value.shape[2:])
+    per_unit = jacobian.transpose(0, 1).reshape(n, channels, spatial, jacobian.shape[-1])
     entries = per_unit[:, :, positions]
     at = winners.squeeze(2).unsqueeze(-1).expand(-1, -1, -1, jacobian.shape[-1])
     best = per_unit.gather(2, at).unsqueeze(2)

@@ -11,6 +11,7 @@ so only derivatives of lower order are carried forward and no array of size p dÂ
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -89,16 +90,16 @@ def _elementwise_step(
     rule: Elementwise, module: nn.Module, state: JetState, sums: Contraction
 ) -> tuple[JetState, Pull]:
     f = rule.derivatives(module, state.value, max(state.order, sums.order))
+    return elementwise(state, f[: state.order + 1]), partial(_elementwise_pull, f, state, sums)
 
-    def pull(beta: Tensor) -> Tensor:
-        if sums.order == 2:
-            sums.add(_second(beta * f[2], state.first))
-        elif sums.order == 3:
-            raised = elementwise(replace(state, order=3), f)
-            sums.add(_dot(beta, raised.third))
-        return beta * f[1]
 
-    return elementwise(state, f[: state.order + 1]), pull
+def _elementwise_pull(f: tuple[Tensor, ...], state: JetState, sums: Contraction, beta: Tensor) -> Tensor:
+    if sums.order == 2:
+        sums.add(_second(beta * f[2], state.first))
+    elif sums.order == 3:
+        raised = elementwise(replace(state, order=3), f)
+        sums.add(_dot(beta, raised.third))
+    return beta * f[1]
 
 
 def _second(t: Tensor, A: Tensor) -> Tensor:
@@ -133,14 +134,16 @@ def _product_step(module: Product, state: JetState, sums: Contraction) -> tuple[
     left, right = Tape(sums), Tape(sums)
     u = record(layers_of(module.left), state, left)
     w = record(layers_of(module.right), state, right)
+    return multiply(u, w), partial(_product_pull, (u, left), (w, right))
 
-    def pull(beta: Tensor) -> Tensor:
-        if sums.order:
-            raised = multiply(replace(u, order=sums.order), replace(w, order=sums.order))
-            sums.add(_dot(beta, _top(raised, sums.order)))
-        return left.pull(beta * w.value) + right.pull(beta * u.value)
 
-    return multiply(u, w), pull
+def _product_pull(left: tuple[JetState, Tape], right: tuple[JetState, Tape], beta: Tensor) -> Tensor:
+    (u, left_tape), (w, right_tape) = left, right
+    sums = left_tape.sums
+    if sums.order:
+        raised = multiply(replace(u, order=sums.order), replace(w, order=sums.order))
+        sums.add(_dot(beta, _top(raised, sums.order)))
+    return left_tape.pull(beta * w.value) + right_tape.pull(beta * u.value)
 
 
 def _top(state: JetState, order: int) -> Tensor | None:
