@@ -21,10 +21,9 @@ from pullback.typing import Map
 Curves = Float[Tensor, "m N d"]
 
 
-# One reverse and one forward sweep keep about 20 arrays of the hidden width alive; this many numbers a row
-# stay in the second-level cache, and below the size at which the allocator returns memory to the system each
-# time.
-SWEEP_NUMBERS = 2**17
+# Bytes of one batch of derivative rows. More leave the cache, and the allocator hands such blocks back to the
+# system after every operation: sweeps over twice as many points took twice as long a point.
+SWEEP_BYTES = 3 * 2**18
 
 
 @dataclass(frozen=True)
@@ -108,10 +107,10 @@ class EmbeddingEnergy(CurveEnergy):
         K, d = points.shape[1] - 2, points.shape[2]
         size = len(points)
         if points.device.type == "cpu":
-            size = max(1, SWEEP_NUMBERS // (K * (1 + d) * max(self.first.shape[2], 64)))
+            size = SWEEP_BYTES // (K * (1 + d) * max(self.first.shape[2], 64) * points.element_size())
         parts = [
             self._model(*part)
-            for part in zip(points.split(size), self.first.split(size), self.last.split(size), strict=True)
+            for part in zip(*(x.split(max(size, 1)) for x in (points, self.first, self.last)), strict=True)
         ]
         if len(parts) == 1:
             return parts[0]

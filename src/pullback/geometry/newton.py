@@ -124,10 +124,13 @@ def _step(state: Descent) -> None:
     accept = (predicted > 0) & ((ratio > 1e-4) | (change.abs() <= noise)) & _usable(energy, model)
     shrunk = (damping * (1 - (2 * ratio - 1) ** 3).clamp_min(0.1)).clamp_min(DAMPING_LEAST)
     grown = (damping * state.growth).clamp_min(DAMPING_AFTER_REJECTION)
-    state.damping = torch.where(accept, shrunk, grown)
+    residual = torch.where(accept, euler_lagrange(model, energy), state.residual)
+    # No energy to gain and no residual either: the rounding floor of this precision.
+    floor = accept & (change.abs() <= noise) & (residual > state.residual / 2)
+    state.damping = torch.where(floor, DAMPING_HOPELESS, torch.where(accept, shrunk, grown))
     state.growth = torch.where(accept, 2.0, 2 * state.growth)
     state.points = torch.where(accept[:, None, None], trial, points)
     state.energy = torch.where(accept, energy, state.energy)
     state.system = system.updated(accept, model)
-    state.residual = torch.where(accept, euler_lagrange(model, energy), state.residual)
+    state.residual = residual
     state.iterations = state.iterations + 1

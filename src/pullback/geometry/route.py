@@ -131,7 +131,7 @@ class Extrinsic(Route):
         if not isinstance(module, nn.Module) or any(layer.rule is None for layer in layers_of(module)):
             return self
         numbers = [*module.parameters(), *module.buffers()]
-        if not all(number.is_leaf for number in numbers):
+        if all(number.dtype == dtype for number in numbers) or not all(number.is_leaf for number in numbers):
             return self
         return Extrinsic(copy.deepcopy(module).to(dtype))
 

@@ -88,20 +88,20 @@ def solve(
     """
     problem = route.energy(start, end)
     race = _coarse(rough, curves, options)
-    race.descent.problem = problem
     points = race.descent.points.to(start.dtype)
     points[:, 0], points[:, -1] = start[race.pair], end[race.pair]
-    race.descent.points = points
-    race = _refined(route, problem, race, options)
+    race = _refined(route, problem, race, points, options)
     solution = _measured(route, race, options)
     while True:
         open_ = (solution.residual > options.tol) | (solution.gap > options.gap_tol)
         finer = 2 * race.descent.points.shape[1] - 1
         if finer > options.max_nodes or not bool(open_.any()):
             return solution
-        race = race.rows(torch.isin(race.pair, open_.nonzero().squeeze(1)))
-        race = _refined(route, problem, race, options)
+        race = race.rows((torch.isfinite(race.descent.energy) & open_[race.pair]).nonzero().squeeze(1))
+        race = _refined(route, problem, race, race.descent.points, options)
         race = race.rows(torch.isfinite(race.descent.energy).nonzero().squeeze(1))
+        if len(race.pair) == 0:
+            return solution
         solution.put(race.pair, _measured(route, race, options))
 
 
@@ -120,20 +120,39 @@ def _coarse(route: Route, curves: list[Curves], options: Options) -> _Race:
     return race.rows(_leaders(race, options.beam, converged=True))
 
 
-def _refined(route: Route, problem: CurveEnergy, race: _Race, options: Options) -> _Race:
-    """Twice the mesh, equal steps, Newton to the end; one curve a pair."""
-    points = respace(route, spline_through(race.descent.points).doubled())
-    descent = begin(problem.rows(race.pair), points, damping=FINE_DAMPING)
+def _refined(route: Route, problem: CurveEnergy, race: _Race, points: Curves, options: Options) -> _Race:
+    """Twice the mesh of ``points``, equal steps, Newton to the end; one curve a pair."""
+    finer = respace(route, spline_through(points).doubled())
+    descent = begin(problem.rows(race.pair), finer, damping=FINE_DAMPING)
     race = _Race(race.pair, race.start, descent, race.before + race.descent.iterations)
-    advance(race.descent, tol=options.tol, steps=FINE_STEPS)
+    early = min(FINE_STEPS, options.max_iter)
+    advance(race.descent, tol=options.tol, steps=early)
     race = race.rows(_leaders(race, LATE_BEAM, converged=True))
-    advance(race.descent, tol=options.tol, steps=options.max_iter - FINE_STEPS)
-    return race.rows(_leaders(race, 0.0))
+    advance(race.descent, tol=options.tol, steps=options.max_iter - early)
+    race = race.rows(_leaders(race, 0.0))
+    _sharpen(route, race.descent, options)
+    return race
+
+
+def _sharpen(route: Route, descent: Descent, options: Options) -> None:
+    """Finish in float64 what single precision cannot: its second differences have a rounding floor."""
+    blurred = (descent.residual > options.tol).nonzero().squeeze(1)
+    if descent.points.dtype == torch.float64 or len(blurred) == 0:
+        return
+    exact = route.cast(torch.float64)
+    if exact is route:
+        return
+    points = descent.points[blurred].double()
+    finished = begin(exact.energy(points[:, 0], points[:, -1]), points, damping=FINE_DAMPING)
+    advance(finished, tol=options.tol, steps=options.max_iter)
+    for name in ("points", "energy", "residual"):
+        part = getattr(descent, name)
+        part[blurred] = getattr(finished, name).to(part.dtype)
+    descent.iterations[blurred] += finished.iterations
 
 
 def _leaders(race: _Race, beam: float, *, converged: bool = False) -> Int[Tensor, " c"]:
-    """Rows, ordered by pair, of the best curve of each pair and of others within ``beam`` that differ from
-    it.
+    """Rows, ordered by pair, of each pair's best curve and of others within ``beam`` that differ from it.
 
     Each curve is compared with those of its pair that have less energy: by the distance of their nodes while
     they move, by their energies once ``converged``.

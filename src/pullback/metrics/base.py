@@ -152,7 +152,8 @@ class AdaptedMetric(BaseMetric):
     @property
     def embedding(self) -> Map | None:
         """The object's embedding, if it has one."""
-        return getattr(self.source, "embedding", None)
+        embedding: Any = getattr(self.source, "embedding", None)
+        return embedding if callable(embedding) else None
 
     def __repr__(self) -> str:
         return f"AdaptedMetric({self.source!r})"
