@@ -193,7 +193,12 @@ class LowRank(_Quadratic):
 
     def at(self, z: Float[Tensor, "n d"]) -> "LowRank":
         """The ambient at latent points: a factor that is a function of z becomes one factor a row."""
-        return self if isinstance(self.factor, Tensor) else LowRank(self.factor(z))
+        if isinstance(self.factor, Tensor):
+            return self
+        # Without the checks of a new one: under a transform the numbers cannot be looked at.
+        here = object.__new__(LowRank)
+        object.__setattr__(here, "factor", self.factor(z))
+        return here
 
     def _matrix(self) -> Tensor:
         if not isinstance(self.factor, Tensor):
