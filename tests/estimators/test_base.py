@@ -177,6 +177,16 @@ def test_random_state_objects_move_on_and_none_is_fresh(cls, X: np.ndarray) -> N
 
 
 @BOTH
+def test_processes_of_torchrun_must_agree_on_a_seed(
+    cls, X: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="random_state: expected a number under torchrun"):
+        cls(2, **TINY | {"random_state": None}).fit(X)
+
+
+@BOTH
 @pytest.mark.parametrize("state", [None, 0])
 def test_global_random_states_are_untouched(cls, state: object, X: np.ndarray, tmp_path) -> None:
     encoder = Drops(5, cls)
@@ -346,6 +356,12 @@ def test_own_networks_are_copied_and_used(cls, X: np.ndarray) -> None:
         ({"activation": "step"}, ValueError, "activation: expected one of"),
         ({"device": "tpu9"}, ValueError, "device"),
         ({"resume": True}, ValueError, "resume: expected a checkpoint_dir"),
+        (
+            {"hidden": 64},
+            TypeError,
+            r"hidden: expected the widths of the hidden layers, \(128, 128\), got 64",
+        ),
+        ({"hidden": "64"}, TypeError, "hidden: expected the widths"),
         ({"hidden": (0,)}, ValueError, "hidden: expected a whole number >= 1"),
         ({"random_state": "seed"}, ValueError, "cannot be used to seed"),
         ({"penalties": [3]}, TypeError, "penalties: expected objects with penalize"),

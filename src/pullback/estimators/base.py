@@ -8,7 +8,7 @@ import copy
 import os
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -34,6 +34,7 @@ from pullback.io import save_model
 from pullback.metrics import EuclideanMetric, PullbackMetric
 from pullback.training import FitResult, Objective, Paired, TrainingOptions
 from pullback.training import fit as train
+from pullback.training.distributed import started_by_torchrun
 from pullback.typing import Metric
 from pullback.validation import check_choice, check_whole
 
@@ -137,6 +138,10 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             raise ValueError(
                 f"validation_fraction: expected a number in [0, 1), got {self.validation_fraction}"
             )
+        if self.random_state is None and started_by_torchrun():
+            raise ValueError(
+                "random_state: expected a number under torchrun, where processes must agree, got None"
+            )
         table = self._read(X, reset=True, minimum_rows=2)
         seed = draw_seed(self.random_state)
         self.training_index_, self.validation_index_ = split_rows(len(table), self.validation_fraction, seed)
@@ -193,7 +198,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             module,
             weights=self._weights(-(-len(rows) // self.batch_size)),
             free_bits=getattr(self, "free_bits", 0.0),
-            penalties=copy.deepcopy(list(self.penalties)),
+            penalties=copy.deepcopy(list(self.penalties or ())),
             partition=copy.deepcopy(self.partition),
         )
         validation = held_out if len(held_out) else None
@@ -229,6 +234,10 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             warnings.warn(result.message, ConvergenceWarning, stacklevel=3)
 
     def _network_options(self) -> NetworkOptions:
+        if isinstance(self.hidden, str) or not isinstance(self.hidden, Iterable):
+            raise TypeError(
+                f"hidden: expected the widths of the hidden layers, (128, 128), got {self.hidden!r}"
+            )
         return NetworkOptions(tuple(self.hidden), self.activation, self.normalization, self.image_shape_)
 
     def _new_encoder(self, width: int, generator: torch.Generator) -> nn.Module:
