@@ -93,6 +93,18 @@ def test_weight_read_through_a_parametrization():
     assert jet_difference(found, reference_jet(f, points(3, 2), 2)) <= 1e-12
 
 
+def test_a_layer_that_occurs_twice_counts_twice():
+    activation = nn.Tanh()
+    shared = nn.Linear(3, 3)
+    f = nn.Sequential(nn.Linear(2, 3), activation, shared, activation, shared, activation).double()
+    x = points(3, 2)
+    assert len(layers_of(f)) == 6
+    assert jet_difference(jet(f, x, 3), reference_jet(f, x, 3)) <= 1e-12
+    ours = torch.autograd.grad(jet(f, x, 2).hessian.square().sum(), shared.weight)[0]
+    expected = torch.autograd.grad(reference_jet(f, x, 2).hessian.square().sum(), shared.weight)[0]
+    torch.testing.assert_close(ours, expected, rtol=1e-11, atol=1e-13)
+
+
 class DoubledLinear(nn.Linear):
     def forward(self, x):
         return 2 * super().forward(x)

@@ -96,12 +96,13 @@ def _contents(module: Any) -> list[tuple[str, nn.Module]] | None:
     """Layers that a container applies in order, or None if it is not such a container."""
     if _changed(module):
         return None
-    if hasattr(module, "jet_layers"):
+    if "jet_layers" in module.__dict__ or hasattr(type(module), "jet_layers"):
         names = {id(layer): name for name, layer in module.named_modules()}
         listed = module.jet_layers()  # type: ignore[operator]
         return [(names.get(id(layer), str(k)), layer) for k, layer in enumerate(listed)]
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-        return list(module.named_children())
+        # not named_children, which passes over a layer that occurs a second time
+        return list(module._modules.items())  # type: ignore[arg-type]
     return None
 
 
@@ -113,7 +114,9 @@ def layers_of(f: Map, path: str = "") -> list[Layer]:
     if contents is None:
         if _changed(f):
             return [Layer(path, f, None)]
-        kind = cast(type[nn.Module], type_before_parametrizations(f))
+        kind = type(f)
+        if "parametrizations" in f._modules:
+            kind = cast(type[nn.Module], type_before_parametrizations(f))
         return [] if kind in SKIPPED else [Layer(path, f, _RULES.get(kind))]
     prefix = f"{path}." if path else ""
     return [layer for name, child in contents for layer in layers_of(child, prefix + name)]
