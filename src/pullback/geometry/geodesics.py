@@ -153,7 +153,7 @@ def _solve_moving(
     end: Points,
     moving: Int[Tensor, " k"],
     kinds: list[str | Tensor],
-    data: Points | None,
+    data: Float[Tensor, "c d"] | None,
     options: Options,
     chunk_size: int | None,
     solution: Solution,

@@ -30,6 +30,7 @@ class Inspection:
 
     Attributes:
         speeds: of the splines through the nodes.
+        energy, residual: discrete energy and Euler-Lagrange residual; NaN where the route does not measure them.
         doubled_energy: discrete energy of the same splines on twice the mesh.
         momentum_start, momentum_end: covectors -½ ∂E_n/∂z_0 and ½ ∂E_n/∂z_n.
         bend: max_k |Q_kᵀ F̈_k|, the tangential part of the second derivative by fourth-order differences:
@@ -37,6 +38,8 @@ class Inspection:
     """
 
     speeds: "Speeds"
+    energy: Float[Tensor, " m"]
+    residual: Float[Tensor, " m"]
     doubled_energy: Float[Tensor, " m"]
     momentum_start: Float[Tensor, "m d"]
     momentum_end: Float[Tensor, "m d"]
@@ -64,6 +67,8 @@ class Speeds:
 
 class Route(ABC):
     """A metric, seen through its embedding or through its tensor."""
+
+    measures_residual: bool = False
 
     def cast(self, dtype: torch.dtype) -> "Route":
         """The same geometry computed in ``dtype`` where a copy can do that; else the route itself."""
@@ -123,6 +128,8 @@ class Route(ABC):
 class Extrinsic(Route):
     """Geometry of a metric g = (∂F)ᵀ∂F through the embedding F."""
 
+    measures_residual = True
+
     def __init__(self, embedding: Map):
         self.embedding = embedding
 
@@ -181,23 +188,33 @@ class Extrinsic(Route):
         speed = torch.einsum("amkq,mka->mkq", J, torch.cat([curve.left, curve.right[:, -1:]], dim=1))
         square = speed.square().sum(-1).unsqueeze(-1)
         middle = along.value.reshape(m, n, 3, -1)[:, :, 1]
+        steps = F.diff(dim=1)
+        energy = n * steps.square().sum((1, 2))
         halves = (middle - F[:, :-1]).square().sum((1, 2)) + (F[:, 1:] - middle).square().sum((1, 2))
+        inside = J.permute(1, 2, 0, 3)[:, 1:-1]
         return Inspection(
             Speeds(torch.cat([square[:, :-1], inner, square[:, 1:]], dim=-1)),
+            energy,
+            n**2 * _tangential(inside, steps.diff(dim=1)) / energy.sqrt(),
             2 * n * halves,
-            n * torch.einsum("amq,mq->ma", J[:, :, 0], F[:, 1] - F[:, 0]),
-            n * torch.einsum("amq,mq->ma", J[:, :, -1], F[:, -1] - F[:, -2]),
-            _bend(F, J),
+            n * torch.einsum("amq,mq->ma", J[:, :, 0], steps[:, 0]),
+            n * torch.einsum("amq,mq->ma", J[:, :, -1], steps[:, -1]),
+            _tangential(inside[:, 1:-1], _second_derivative(F)),
         )
 
 
-def _bend(F: Float[Tensor, "m N q"], J: Float[Tensor, "d m N q"]) -> Float[Tensor, " m"]:
+def _second_derivative(F: Float[Tensor, "m N q"]) -> Float[Tensor, "m M q"]:
+    """Fourth-order differences of curves at equal steps, without the two outer nodes of each end."""
     near, far = F[:, 1:-3] + F[:, 3:-1], F[:, :-4] + F[:, 4:]
-    second = (F.shape[1] - 1) ** 2 * (16 * near - far - 30 * F[:, 2:-2]) / 12
-    inner = J[:, :, 2:-2].permute(1, 2, 0, 3)
-    covector = inner @ second.unsqueeze(-1)
-    solved, _ = torch.linalg.solve_ex(inner @ inner.mT, covector)
-    return (covector * solved).sum((2, 3)).clamp_min(0).amax(1).sqrt()
+    return (F.shape[1] - 1) ** 2 * (16 * near - far - 30 * F[:, 2:-2]) / 12
+
+
+def _tangential(J: Float[Tensor, "m K d q"], v: Float[Tensor, "m K q"]) -> Float[Tensor, " m"]:
+    """max_k |Q_kᵀ v_k| for J_k = Q_k R_k."""
+    covector = J @ v.unsqueeze(-1)
+    solved, info = torch.linalg.solve_ex(J @ J.mT, covector)
+    square = (covector * solved).sum((2, 3)).clamp_min(0).masked_fill(info != 0, torch.inf)
+    return square.amax(1).sqrt()
 
 
 class Intrinsic(Route):
@@ -242,8 +259,9 @@ class Intrinsic(Route):
         q = torch.einsum("nabc,na,nb->nc", self.metric.derivative(middle), delta, delta) / 4
         speeds = self.speeds(points)
         doubled = self.discrete_energy(spline_through(points).doubled())
-        bend = torch.full_like(doubled, torch.nan)
-        return Inspection(speeds, doubled, n * (lowered - q)[:m], n * (lowered + q)[m:], bend)
+        unknown = torch.full_like(doubled, torch.nan)
+        momenta = n * (lowered - q)[:m], n * (lowered + q)[m:]
+        return Inspection(speeds, unknown, unknown, doubled, *momenta, unknown)
 
 
 def _norm(g: Tensor, delta: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pullback.geometry.energy import CurveEnergy, Curves
-from pullback.geometry.newton import Descent, advance, begin
+from pullback.geometry.newton import Descent, advance, begin, correct
 from pullback.geometry.route import Points, Route, respace
 from pullback.geometry.spline import spline_through
 
@@ -130,6 +130,8 @@ def _refined(route: Route, problem: CurveEnergy, race: _Race, points: Curves, op
     race = race.rows(_leaders(race, LATE_BEAM, converged=True))
     advance(race.descent, tol=options.tol, steps=options.max_iter - early)
     race = race.rows(_leaders(race, 0.0))
+    if route.measures_residual and points.dtype == torch.float64:
+        correct(race.descent, tol=options.tol)
     _sharpen(route, race.descent, options)
     return race
 
@@ -182,12 +184,15 @@ def _measured(route: Route, race: _Race, options: Options) -> Solution:
     descent, points, mesh = race.descent, race.descent.points, race.descent.points.shape[1]
     seen = route.inspect(points)
     length = seen.speeds.length()
+    residual, energy = descent.residual, descent.energy
+    if route.measures_residual and points.dtype == torch.float64:
+        residual, energy = seen.residual, seen.energy
     return Solution(
         points=points[:, :: (mesh - 1) // (options.nodes - 1)],
         length=length,
         energy=seen.speeds.energy(),
-        residual=descent.residual,
-        gap=(1 - descent.energy / seen.doubled_energy).nan_to_num(nan=torch.inf),
+        residual=residual,
+        gap=(1 - energy / seen.doubled_energy).nan_to_num(nan=torch.inf),
         defect=seen.bend / length,
         iterations=race.before + descent.iterations,
         start=race.start,

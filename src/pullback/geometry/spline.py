@@ -88,5 +88,6 @@ def spline_through(points: Float[Tensor, "m N d"]) -> Spline:
     if nodes < 4:
         chords = points.diff(dim=1) * (nodes - 1)
         return Spline(points, chords, chords)
-    velocity = _slope_matrix(nodes).to(points) @ points
+    # Relative to the first node: rounding then vanishes where the curve stands still.
+    velocity = _slope_matrix(nodes).to(points) @ (points - points[:, :1])
     return Spline(points, velocity[:, :-1], velocity[:, 1:])

@@ -5,6 +5,7 @@ from math import gcd
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import KDTree
@@ -42,7 +43,9 @@ def straight_lines(start: Points, end: Points, nodes: int) -> Curves:
     return line
 
 
-def graph_paths(route: Route, start: Points, end: Points, nodes: int, data: Points | None) -> list[Curves]:
+def graph_paths(
+    route: Route, start: Points, end: Points, nodes: int, data: Float[Tensor, "k d"] | None
+) -> list[Curves]:
     """Shortest graph paths with the true end points attached, resampled to equal length.
 
     In two dimensions the graph is a 48 x 48 grid over the box of ``data`` and end points, once with 16 and
@@ -80,6 +83,8 @@ def _attached(
     at: np.ndarray,
 ) -> Curves:
     """Graph paths as curves: true ends, equal steps, and the line where there is no path."""
+    if path.shape[1] == 1:  # every pair lies in one cell of the graph
+        return line
     ends = [
         torch.from_numpy(path == node[:, None]).to(line.device).unsqueeze(-1) for node in (source, target)
     ]
