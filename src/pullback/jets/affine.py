@@ -88,6 +88,7 @@ def local_affine(
     Warns:
         AttributionWarning: the check failed.
         HomogeneityWarning: f(c x) = f(x), so that J x = 0.
+    Gotchas: at a kink the piece is one-sided: ReLU takes slope 0 at 0, PReLU slope 1.
     Example:
         >>> import torch
         >>> from torch import nn
@@ -96,7 +97,6 @@ def local_affine(
         >>> at = local_affine(net, x)
         >>> torch.allclose(at.linear @ x[0] + at.offset, net(x))
         True
-    Gotchas: at a kink the piece is one-sided: ReLU takes slope 0 at 0, PReLU slope 1.
     """
     layers, steps, x = _checked(net, x, kink_margin, chunk_size)
     chosen = _choose_map(steps, map)

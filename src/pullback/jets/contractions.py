@@ -52,6 +52,10 @@ def contract_third(
         (n, q, d, d, d), exactly symmetric.
     Raises:
         ValueError: covectors of another shape.
+    Example:
+        >>> import torch
+        >>> contract_third(lambda z: z**3, torch.tensor([[2.0]]), torch.ones(1, 1, 1)).item()
+        6.0
     """
     return _contract(f, x, covectors, 3)
 

@@ -141,6 +141,7 @@ def jet(
         TypeError: parameters of another dtype than ``x``, or an unknown layer with ``fallback="error"``.
     Warns:
         PiecewiseLinearWarning: order >= 2 of a net that is linear piece by piece.
+    Gotchas: forward mode costs ``d`` passes; for an encoder (many inputs) use `local_affine` or reverse mode.
     Example:
         >>> import torch
         >>> from torch import nn
@@ -148,7 +149,6 @@ def jet(
         >>> result = jet(f, torch.zeros(4, 2), order=2)
         >>> result.jacobian.shape, result.hessian.shape, result.third
         (torch.Size([4, 5, 2]), torch.Size([4, 5, 2, 2]), None)
-    Gotchas: forward mode costs ``d`` passes; for an encoder (many inputs) use `local_affine` or reverse mode.
     """
     check_order(order)
     check_choice("fallback", fallback, ("module", "nested", "error"))

@@ -22,7 +22,7 @@ def relative_margin(kinks: list[Kinks], x: Tensor) -> Tensor:
         gaps = gaps.flatten(1)
         if pairs is not None:
             gaps = torch.where(gaps > 0, gaps, torch.full_like(gaps, float("inf")))
-        nearest = gaps.min(1).values
+        nearest = gaps.amin(1)
         margin = torch.minimum(margin, nearest / scale.clamp_min(torch.finfo(x.dtype).tiny))
     return margin.detach()
 
@@ -40,7 +40,7 @@ def exact_margin(kinks: list[Kinks], x: Tensor) -> Tensor:
         ratio = distance.flatten(1) / slope.flatten(1)
         # a unit that does not depend on x never reaches its kink, even where it sits on it
         ratio = torch.where(slope.flatten(1) > 0, ratio, torch.full_like(ratio, float("inf")))
-        margin = torch.minimum(margin, ratio.min(1).values)
+        margin = torch.minimum(margin, ratio.amin(1))
     return margin
 
 
@@ -49,8 +49,10 @@ def _gaps(kink: Kinks) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
     if type(kink.module) in MAX_POOLS:
         return _window_gaps(kink.module, kink.value)
     levels = _levels(kink.module)
-    gaps = torch.stack([(kink.value - level).abs() for level in levels])
-    return gaps.min(0).values, None
+    gap = (kink.value - levels[0]).abs()
+    for level in levels[1:]:
+        gap = torch.minimum(gap, (kink.value - level).abs())
+    return gap, None
 
 
 def _levels(module: Any) -> tuple[float, ...]:

@@ -21,6 +21,7 @@ from pullback.jets.graph import HIGHEST, elementwise_node
 from pullback.jets.indices import indices
 from pullback.jets.inplace import plain_tensors
 from pullback.jets.norms import group_norm, instance_norm, layer_norm, rms_norm
+from pullback.jets.piecewise import PIECEWISE, Slopes
 from pullback.jets.quick import QUICK
 from pullback.jets.state import JetState
 
@@ -90,7 +91,7 @@ class Elementwise:
 class Piecewise:
     """An activation that is linear piece by piece."""
 
-    slopes: Callable[[Any, Tensor], tuple[Tensor, Tensor | None]]
+    slopes: Slopes
 
     def __call__(self, module: Any, state: JetState) -> JetState:
         return scaled(state, *self.slopes(module, state.value))
@@ -274,7 +275,7 @@ MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 LEAVES: dict[type[nn.Module], Rule] = {
     **{kind: Affine(linear, fresh=linear is not _itself) for kind, linear in AFFINE.items()},
     **{kind: Elementwise(table, QUICK.get(kind)) for kind, table in activations.SMOOTH.items()},
-    **{kind: Piecewise(slopes) for kind, slopes in activations.PIECEWISE.items()},
+    **{kind: Piecewise(slopes) for kind, slopes in PIECEWISE.items()},
     **dict.fromkeys(MAX_POOLS, _max_pool),
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), instance_norm),
     nn.LayerNorm: layer_norm,

@@ -63,9 +63,10 @@ class Residuals:
         """Compare value (n, d) with linear (n, d, p) x + offset."""
         if value.numel() == 0:
             return
-        parts = linear * x.unsqueeze(1)
-        rebuilt = parts.sum(-1) + offset
-        scale = parts.abs().sum(-1) + offset.abs() + torch.finfo(value.dtype).tiny
+        column = x.unsqueeze(-1)
+        rebuilt = torch.bmm(linear, column).squeeze(-1) + offset
+        scale = torch.bmm(linear.abs(), column.abs()).squeeze(-1) + offset.abs()
+        scale = scale + torch.finfo(value.dtype).tiny
         difference = (value - rebuilt).abs()
         self.low, self.high = min(self.low, value.min().item()), max(self.high, value.max().item())
         self.rebuilt_low = min(self.rebuilt_low, rebuilt.min().item())
