@@ -312,3 +312,14 @@ def test_value_of_a_saturated_net_is_finite():
         torch.isfinite(entry).all() for entry in (found.value, found.jacobian, found.hessian, found.third)
     )
     assert math.isclose(found.jacobian.abs().max().item(), 0.0, abs_tol=1e-12)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_device_follows_the_points(dtype):
+    f, x = dense(nn.Tanh, 3).to("cuda", dtype), points(5, 3, dtype).to("cuda")
+    with torch.no_grad():
+        found = jet(f, x, 3)
+    assert found.third.device == x.device
+    atol = 1e-12 if dtype == torch.float64 else 1e-4
+    expected = reference_jet(f.double(), x.double(), 3).third.detach()
+    torch.testing.assert_close(found.third.double(), expected, rtol=0, atol=atol)
