@@ -1,0 +1,323 @@
+"""What a report checks first: numbers, thresholds, verdicts and one plain sentence each."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Verdict = Literal["pass", "attention", "fail"]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """The numbers behind a diagnosis; None where a number does not apply or could not be computed."""
+
+    n_rows: int
+    n_features: int
+    latent_dim: int
+    reconstruction_error: float  # share of the variance that is lost
+    pca_error: float  # the same for a PCA with as many dimensions
+    reconstruction_rows: int
+    reconstruction_units: str
+    trustworthiness: float | None
+    continuity: float | None
+    neighbourhood_rows: int
+    neighbours: int
+    condition_number: float  # mean over samples of largest over smallest eigenvalue of the metric
+    condition_median: float
+    off_data_share: float
+    off_data_in_plane: bool
+    geodesics: int
+    geodesics_converged: int
+    worst_residual: float
+    worst_gap: float
+    saved_median: float  # share of the straight line's length that the geodesic saves
+    saved_largest: float
+    active_dims: int
+    converged: bool
+    message: str
+    history_finite: bool
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: what was measured, how it was judged and what that means."""
+
+    key: str
+    name: str
+    value: float | None
+    text: str
+    verdict: Verdict
+    thresholds: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All checks of a fitted model on its data."""
+
+    checks: tuple[Check, ...]
+    measures: Measures
+
+    def __getitem__(self, key: str) -> Check:
+        for check in self.checks:
+            if check.key == key:
+                return check
+        raise KeyError(f"{key!r}: expected one of {', '.join(check.key for check in self.checks)}")
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst verdict of all checks."""
+        return _worst(self.checks)
+
+    @property
+    def headline(self) -> str:
+        """How many checks pass, and which do not."""
+        wrong = [check.name.lower() for check in self.checks if check.verdict != "pass"]
+        if not wrong:
+            return f"All {len(self.checks)} checks pass."
+        passed = len(self.checks) - len(wrong)
+        return f"{passed} of {len(self.checks)} checks pass; look at: {', '.join(wrong)}."
+
+    def summary(self) -> list[str]:
+        """Five short lines for a terminal."""
+        m = self.measures
+        text = {check.key: check.text for check in self.checks}
+        saved = ""
+        if m.geodesics:
+            saved = f", {_percent(m.saved_median)} shorter than straight lines (median)"
+        near = f"trustworthiness {text['trustworthiness']}, continuity {text['continuity']}"
+        lines: list[tuple[str, Verdict, str]] = [
+            (
+                "reconstruction",
+                self["reconstruction"].verdict,
+                f"{text['reconstruction']}, {m.latent_dim} dims",
+            ),
+            ("neighbourhoods", _worst((self["trustworthiness"], self["continuity"])), near),
+            (
+                "metric",
+                _worst((self["condition"], self["coverage"])),
+                f"{text['condition']}, {text['coverage']}",
+            ),
+            ("geodesics", self["geodesics"].verdict, f"{text['geodesics']}{saved}"),
+            ("checks", self.verdict, self.headline),
+        ]
+        # Terminals and log files of any encoding show these lines.
+        plain = str.maketrans({"\u202f": " ", "×": "x"})
+        return [f"{name:<15} {verdict:<10} {text}".translate(plain) for name, verdict, text in lines]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: every check and every number."""
+        return {
+            "verdict": self.verdict,
+            "headline": self.headline,
+            "checks": {check.key: _plain(asdict(check)) for check in self.checks},
+            "measures": _plain(asdict(self.measures)),
+        }
+
+
+def judge(measures: Measures) -> Diagnosis:
+    """Compare the measured numbers with the thresholds."""
+    checks = (
+        _reconstruction(measures),
+        _trustworthiness(measures),
+        _continuity(measures),
+        _condition(measures),
+        _coverage(measures),
+        _geodesics(measures),
+        _dimensions(measures),
+        _training(measures),
+    )
+    return Diagnosis(checks, measures)
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity and no NaN."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
+
+
+def _worst(checks: Iterable[Check]) -> Verdict:
+    found = {check.verdict for check in checks}
+    return "fail" if "fail" in found else "attention" if "attention" in found else "pass"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}\u202f%" if abs(share) < 0.1 else f"{100 * share:.0f}\u202f%"
+
+
+def _at_most(value: float, good: float, bearable: float) -> Verdict:
+    """A NaN fails."""
+    return "pass" if value <= good else "attention" if value <= bearable else "fail"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value < 1e4 else f"{value:.1e}"
+
+
+def _reconstruction(m: Measures) -> Check:
+    ratio = m.reconstruction_error / m.pca_error if m.pca_error > 1e-12 else math.inf
+    if m.pca_error <= 1e-12 and m.reconstruction_error <= 1e-12:
+        ratio = 1.0
+    verdict = _at_most(ratio, 1.0, 1.1)
+    meaning = {
+        "pass": "the curved latent space is worth its price",
+        "attention": "the model does no better than a linear one; train longer or widen the network",
+        "fail": "a linear model does better; train longer, widen the network or weaken the penalties",
+    }[verdict]
+    return Check(
+        key="reconstruction",
+        name="Reconstruction",
+        value=ratio,
+        text=f"{ratio:.2f} × error of PCA" if math.isfinite(ratio) else "PCA is exact here",
+        verdict=verdict,
+        thresholds="pass up to 1.00, attention up to 1.10",
+        sentence=(
+            f"The model loses {_percent(m.reconstruction_error)} of the variance {m.reconstruction_units}, "
+            f"a {m.latent_dim}-dimensional PCA {_percent(m.pca_error)}: {meaning}."
+        ),
+    )
+
+
+def _neighbours(m: Measures, key: str, value: float | None, meaning: Mapping[Verdict, str]) -> Check:
+    name = key.capitalize()
+    thresholds = "pass from 0.90, attention from 0.80"
+    if value is None:
+        sentence = f"Too few rows ({m.n_rows}) to compare neighbourhoods."
+        return Check(key, name, None, "not measured", "attention", thresholds, sentence)
+    verdict: Verdict = "pass" if value >= 0.9 else "attention" if value >= 0.8 else "fail"
+    sentence = f"{meaning[verdict]} ({m.neighbours} nearest neighbours)."
+    return Check(key, name, value, f"{value:.3f}", verdict, thresholds, sentence)
+
+
+def _trustworthiness(m: Measures) -> Check:
+    return _neighbours(
+        m,
+        "trustworthiness",
+        m.trustworthiness,
+        {
+            "pass": "What is close on the map is close in the data",
+            "attention": "Some neighbours on the map are not neighbours in the data",
+            "fail": "Neighbours on the map are often strangers in the data; add latent dimensions",
+        },
+    )
+
+
+def _continuity(m: Measures) -> Check:
+    return _neighbours(
+        m,
+        "continuity",
+        m.continuity,
+        {
+            "pass": "What is close in the data is close on the map",
+            "attention": "Some neighbours in the data were torn apart on the map",
+            "fail": "Neighbours in the data are often torn apart on the map; add latent dimensions",
+        },
+    )
+
+
+def _condition(m: Measures) -> Check:
+    verdict = _at_most(m.condition_number, 10.0, 100.0)
+    meaning = {
+        "pass": "distances on the map are a fair guide",
+        "attention": "some directions are stretched much more than others: use geodesics, not the ruler",
+        "fail": "some directions hardly change the data at all: distances on the map mislead",
+    }[verdict]
+    return Check(
+        key="condition",
+        name="Metric",
+        value=m.condition_number,
+        text=f"condition {_number(m.condition_number)}",
+        verdict=verdict,
+        thresholds="pass up to 10, attention up to 100",
+        sentence=(
+            f"Largest over smallest stretch of squared lengths, mean over samples (median "
+            f"{_number(m.condition_median)}; 1 means equal in all directions): {meaning}."
+        ),
+    )
+
+
+def _coverage(m: Measures) -> Check:
+    verdict = _at_most(m.off_data_share, 0.6, 0.85)
+    where = "plane of the first two principal axes" if m.off_data_in_plane else "box around the codes"
+    meaning = {
+        "pass": "most of what the map shows is backed by samples",
+        "attention": "much of the map is the decoder's guess; the faded area shows where",
+        "fail": "nearly all of the map is the decoder's guess; trust only what lies close to samples",
+    }[verdict]
+    return Check(
+        key="coverage",
+        name="Area off the data",
+        value=m.off_data_share,
+        text=f"{_percent(m.off_data_share)} off the data",
+        verdict=verdict,
+        thresholds="pass up to 60\u202f%, attention up to 85\u202f%",
+        sentence=f"Share of the {where} that lies farther from every sample than neighbours do: {meaning}.",
+    )
+
+
+def _geodesics(m: Measures) -> Check:
+    common = {
+        "key": "geodesics",
+        "name": "Geodesics",
+        "thresholds": "pass if all are certified, attention from three quarters",
+    }
+    if m.geodesics == 0:
+        sentence = "No pair of distinct codes to join."
+        return Check(value=None, text="none computed", verdict="attention", sentence=sentence, **common)
+    share = m.geodesics_converged / m.geodesics
+    verdict: Verdict = "pass" if share == 1 else "attention" if share >= 0.75 else "fail"
+    meaning = {
+        "pass": "the shortest paths below can be trusted",
+        "attention": "those without a certificate are marked below",
+        "fail": "the decoder may be folded or rough; the paths below are the best found, not shortest",
+    }[verdict]
+    return Check(
+        value=share,
+        text=f"{m.geodesics_converged} of {m.geodesics} certified",
+        verdict=verdict,
+        sentence=(
+            f"Worst residual of the geodesic equation {m.worst_residual:.1e}, worst change on a mesh twice "
+            f"as fine {m.worst_gap:.1e}: {meaning}."
+        ),
+        **common,
+    )
+
+
+def _dimensions(m: Measures) -> Check:
+    unused = m.latent_dim - m.active_dims
+    verdict: Verdict = "pass" if unused == 0 else "attention" if m.active_dims else "fail"
+    meaning = {
+        "pass": "every latent dimension varies over the data",
+        "attention": f"latent dimensions that hardly vary over the data, and could be left out: {unused}",
+        "fail": "the codes do not vary (posterior collapse): lower beta, warm it up or allow free bits",
+    }[verdict]
+    return Check(
+        key="dimensions",
+        name="Dimensions in use",
+        value=m.active_dims / m.latent_dim,
+        text=f"{m.active_dims} of {m.latent_dim} in use",
+        verdict=verdict,
+        thresholds="in use: variance above 1 % of the largest",
+        sentence=f"{meaning[0].upper()}{meaning[1:]}.",
+    )
+
+
+def _training(m: Measures) -> Check:
+    verdict: Verdict = "pass" if m.converged else "attention"
+    sentence = m.message or ("Training ended by itself." if m.converged else "Training was stopped early.")
+    text = "converged" if m.converged else "not converged"
+    if not m.history_finite:
+        verdict, text = "fail", "loss not finite"
+        sentence = f"The loss became infinite or undefined. {sentence}"
+    return Check(
+        key="training",
+        name="Training",
+        value=float(m.converged),
+        text=text,
+        verdict=verdict,
+        thresholds="pass if the loss stopped improving before the last epoch",
+        sentence=f"{sentence[0].upper()}{sentence[1:].removesuffix('.')}.",
+    )

@@ -1,0 +1,116 @@
+"""From a fitted model and its data to a diagnosis."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from pullback.plots.training import curves_of
+from pullback.reporting.checks import Diagnosis, Measures, judge
+from pullback.reporting.evidence import Evidence, gather
+from pullback.reporting.measures import (
+    active_dims,
+    condition_numbers,
+    coverage,
+    neighbourhoods,
+    pca_unexplained_share,
+    unexplained_share,
+)
+from pullback.reporting.pairs import Paths, choose_pairs, compare_paths
+
+NEIGHBOURHOOD_ROWS = 2000
+CONDITION_ROWS = 1000
+
+
+def diagnose(
+    model: Any,
+    X: Any,
+    *,
+    labels: Any = None,
+    n_geodesics: int = 8,
+    max_points: int = 2000,
+    random_state: int = 0,
+) -> Diagnosis:
+    """Check a fitted model against its data, from its reconstruction to its geodesics.
+
+    Args:
+        model: a fitted estimator (`VAE`, `Autoencoder`).
+        X: data ``(n, p)`` as for ``fit``.
+        labels: one label a row; geodesics then join typical samples of different classes.
+        n_geodesics: how many pairs to join.
+        max_points: rows that are sampled for what is measured row by row.
+        random_state: seed of the sample.
+
+    Returns:
+        `Diagnosis`: ``.checks``, ``.summary()`` (five lines), ``.as_dict()``.
+
+    Raises:
+        TypeError, ValueError, sklearn.exceptions.NotFittedError: see `report`.
+
+    Example:
+        >>> import numpy as np, pullback as pb
+        >>> X = np.random.default_rng(0).normal(size=(60, 4)).astype("float32")
+        >>> model = pb.VAE(hidden=(8,), max_epochs=2, progress=False, random_state=0).fit(X)
+        >>> diagnosis = pb.diagnose(model, X, n_geodesics=2)
+        >>> len(diagnosis.summary())
+        5
+    """
+    evidence = gather(model, X, labels=labels, max_points=max_points, random_state=random_state)
+    return measure(evidence, join(evidence, n_geodesics))
+
+
+def join(evidence: Evidence, n_geodesics: int) -> Paths | None:
+    """Geodesics between far-apart sampled rows; None where there are none to join."""
+    codes = evidence.shown_codes
+    pairs = choose_pairs(codes, n_geodesics, evidence.labels, evidence.sample_names)
+    return compare_paths(evidence.metric, codes, pairs) if pairs else None
+
+
+def measure(evidence: Evidence, paths: Paths | None) -> Diagnosis:
+    """Compute all numbers and judge them."""
+    x, z = evidence.x, evidence.shown_codes
+    a, b = x / evidence.unit_scale, evidence.y / evidence.unit_scale
+    near = np.random.default_rng(evidence.random_state).permutation(len(x))[:NEIGHBOURHOOD_ROWS]
+    trust, continuity, neighbours = neighbourhoods(a[near], z[near])
+    conditions = condition_numbers(evidence.metric, z[:CONDITION_ROWS])
+    history = getattr(evidence.model, "history_", {})
+    curves = curves_of(history)
+    d = z.shape[1]
+    return judge(
+        Measures(
+            n_rows=evidence.n,
+            n_features=x.shape[1],
+            latent_dim=d,
+            reconstruction_error=unexplained_share(a, b),
+            pca_error=pca_unexplained_share(a, d, random_state=evidence.random_state),
+            reconstruction_rows=len(x),
+            reconstruction_units=evidence.units,
+            trustworthiness=trust,
+            continuity=continuity,
+            neighbourhood_rows=len(near),
+            neighbours=neighbours,
+            condition_number=float(conditions.mean()),
+            condition_median=float(np.median(conditions)),
+            off_data_share=coverage(evidence.codes),
+            off_data_in_plane=d > 2,
+            **_path_measures(paths),
+            active_dims=active_dims(evidence.codes, has_prior="kl" in history),
+            converged=bool(getattr(evidence.model, "converged_", True)),
+            message=str(getattr(evidence.model, "message_", "") or ""),
+            history_finite=all(bool(np.isfinite(curve.training).all()) for curve in curves),
+        )
+    )
+
+
+def _path_measures(paths: Paths | None) -> dict[str, Any]:
+    if paths is None:
+        unknown = ("worst_residual", "worst_gap", "saved_median", "saved_largest")
+        return {"geodesics": 0, "geodesics_converged": 0, **dict.fromkeys(unknown, math.nan)}
+    return {
+        "geodesics": len(paths.pairs),
+        "geodesics_converged": int(paths.converged.sum()),
+        "worst_residual": float(paths.residual.max()),
+        "worst_gap": float(np.abs(paths.gap).max()),
+        "saved_median": float(np.median(paths.saved)),
+        "saved_largest": float(paths.saved.max()),
+    }

@@ -1,0 +1,187 @@
+"""What a report looks at: the data, their codes and reconstructions, as arrays, read once."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from pullback.inputs import Table, read_input
+from pullback.plots.arguments import check_labels
+from pullback.plots.field import light_metric
+from pullback.plots.labels import Labels, read_labels
+from pullback.plots.plane import Plane, plane_of
+from pullback.validation import check_whole
+
+MAX_CELLS = 40_000_000
+"""Most entries of one array of decoded rows that a report keeps in memory."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A fitted model's view of its data; ``rows`` are the sampled rows that are shown and measured.
+
+    Codes and metric are in float64, where a geodesic can be certified to 1e-6.
+    """
+
+    model: Any
+    metric: Any
+    n: int
+    codes: np.ndarray  # (n, d), all of them
+    rows: np.ndarray  # (m,) indices into the data
+    x: np.ndarray  # (m, p) sampled rows; counts as log(1 + counts at one depth)
+    y: np.ndarray  # (m, p) their reconstructions, in the same units
+    centre: np.ndarray  # (p,) mean of the sampled rows
+    spread: np.ndarray  # (p,) their standard deviation
+    unit_scale: np.ndarray  # (p,) what features are divided by before errors are added up
+    units: str  # how to say so
+    feature_names: tuple[str, ...]
+    sample_names: tuple[str, ...]  # of the sampled rows
+    image_shape: tuple[int, int, int] | None
+    labels: Labels | None  # of the sampled rows
+    plane: Plane
+    random_state: int
+
+    @property
+    def shown_codes(self) -> np.ndarray:
+        """Codes of the sampled rows, ``(m, d)``."""
+        return self.codes[self.rows]
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Root mean squared error of each sampled row in standard deviations of the features, ``(m,)``."""
+        safe = np.where(self.spread > 0, self.spread, 1.0)
+        return np.sqrt((((self.x - self.y) / safe) ** 2).mean(1))
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """Decoded rows ``(k, p)`` in the units of ``x``."""
+        return _in_units(self.model, decode_rows(self.model, z), None)
+
+
+def check_model(model: Any) -> None:
+    """Raise ``TypeError`` unless the model encodes, decodes and measures; unless it is fitted, too."""
+    needed = ("transform", "inverse_transform", "metric")
+    missing = [name for name in needed if not callable(getattr(model, name, None))]
+    if missing or isinstance(model, type):
+        name = getattr(model, "__name__", type(model).__name__)
+        lacking = f"without {', '.join(missing)}" if missing else "as a class; make one and fit it"
+        raise TypeError(f"model: expected a fitted model such as VAE, got {name} {lacking}")
+    check_is_fitted(model)
+
+
+def decode_rows(model: Any, z: np.ndarray, chunk_size: int = 1000) -> np.ndarray:
+    """The model's ``inverse_transform`` as flat rows ``(k, p)``."""
+    parts = [z[i : i + chunk_size] for i in range(0, len(z), chunk_size)]
+    return np.concatenate(
+        [np.asarray(model.inverse_transform(part)).reshape(len(part), -1) for part in parts]
+    )
+
+
+def _dense(table: Table, rows: np.ndarray) -> np.ndarray:
+    return table.rows(rows).numpy()
+
+
+def _in_units(model: Any, values: np.ndarray, depths: np.ndarray | None) -> np.ndarray:
+    """Counts as log(1 + counts at one depth); all else as it is."""
+    library = getattr(model, "library_", None)
+    if library is None:
+        return values
+    depth = float(library)
+    if depths is not None:
+        values = values * (depth / np.maximum(depths, 1e-12))[:, None]
+    return np.log1p(values)
+
+
+def _unit_scale(model: Any, x: np.ndarray, *, is_image: bool) -> tuple[np.ndarray, str]:
+    """What features are divided by before errors are added up, and how to say so."""
+    scaling = getattr(model, "scaling_", None)
+    if getattr(model, "library_", None) is None and scaling is not None:
+        return scaling.scale.numpy().astype(x.dtype), "in the units the model was trained in"
+    if is_image:
+        return np.ones(x.shape[1], dtype=x.dtype), "in data units"
+    spread = x.std(0)
+    what = "log counts" if getattr(model, "library_", None) is not None else "features"
+    return np.where(spread > 0, spread, 1.0).astype(x.dtype), f"of {what} scaled to unit variance"
+
+
+def gather(
+    model: Any,
+    X: Any,
+    *,
+    labels: Any = None,
+    label_name: str | None = None,
+    feature_names: Any = None,
+    max_points: int = 2000,
+    random_state: int = 0,
+) -> Evidence:
+    """Encode everything, sample at most ``max_points`` rows and decode these.
+
+    Raises:
+        TypeError: the model cannot encode and decode.
+        sklearn.exceptions.NotFittedError: it is not fitted.
+        ValueError: X has another width than the model, holds NaN, or the labels are of another length.
+    """
+    check_model(model)
+    check_whole("max_points", max_points, minimum=10)
+    table = read_input(X)
+    n, p = table.shape
+    width = int(getattr(model, "n_features_in_", p))
+    if p != width:
+        raise ValueError(f"X: expected {width} features as in fit, got {p}")
+    if n < 3:
+        raise ValueError(f"X: expected at least 3 rows to report on, got {n}")
+    read = None if labels is None else read_labels(check_labels(labels, n), label_name or _name_of(labels))
+    names = _feature_names(model, table, feature_names, p)
+    codes = np.asarray(model.transform(X), dtype=np.float64)
+    if not np.isfinite(codes).all():
+        bad = int(np.flatnonzero(~np.isfinite(codes).all(1))[0])
+        raise ValueError(
+            f"model: expected finite codes, got NaN or infinity for row {bad}; fit again with a lower lr"
+        )
+    rows = _sample_rows(n, min(max_points, max(10, MAX_CELLS // p)), random_state)
+    x = _dense(table, rows)
+    x = _in_units(model, x, x.sum(1))
+    y = _in_units(model, decode_rows(model, codes[rows]), None)
+    shape = table.image_shape or getattr(model, "image_shape_", None)
+    unit_scale, units = _unit_scale(model, x, is_image=shape is not None)
+    samples = [f"row {row}" for row in rows] if table.sample_names is None else table.sample_names[rows]
+    return Evidence(
+        model=model,
+        metric=light_metric(model.metric(dtype=torch.float64)),
+        n=n,
+        codes=codes,
+        rows=rows,
+        x=x,
+        y=y,
+        centre=x.mean(0),
+        spread=x.std(0),
+        unit_scale=unit_scale,
+        units=units,
+        feature_names=names,
+        sample_names=tuple(str(name) for name in samples),
+        image_shape=None if shape is None else (int(shape[0]), int(shape[1]), int(shape[2])),
+        labels=None if read is None else read.take(rows),
+        plane=plane_of(codes),
+        random_state=random_state,
+    )
+
+
+def _sample_rows(n: int, count: int, random_state: int) -> np.ndarray:
+    if n <= count:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(random_state).choice(n, count, replace=False))
+
+
+def _name_of(labels: Any) -> str:
+    name = getattr(labels, "name", None)
+    return name if isinstance(name, str) else "label"
+
+
+def _feature_names(model: Any, table: Table, given: Any, p: int) -> tuple[str, ...]:
+    for names in (given, table.feature_names, getattr(model, "feature_names_in_", None)):
+        if names is not None:
+            if len(names) != p:
+                raise ValueError(f"feature_names: expected {p} names, got {len(names)}")
+            return tuple(str(name) for name in names)
+    return tuple(f"x{i + 1}" for i in range(p))

@@ -1,0 +1,303 @@
+"""The interactive latent map: samples over the magnification field, coloured by what the reader chooses."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from bokeh.models import (
+    CDSView,
+    ColorBar,
+    ColumnDataSource,
+    CustomJS,
+    DataRange1d,
+    IndexFilter,
+    Legend,
+    Select,
+)
+
+from pullback.plots.field import Field, fit_box, latent_box, magnification_at, magnification_field
+from pullback.plots.labels import Labels
+from pullback.plots.style import (
+    HAIRLINE,
+    INK,
+    MUTED,
+    PAPER,
+    POINT,
+    category_style,
+    numeric_colormap,
+)
+from pullback.reporting.canvas import (
+    FONT,
+    add_field,
+    color_bar,
+    color_mapper,
+    magnification_bar,
+    magnification_mapper,
+    new_figure,
+    new_hover,
+    new_legend,
+    new_select,
+)
+from pullback.reporting.evidence import Evidence
+from pullback.reporting.thumbnails import pictures, shorten, top_features
+
+MAX_FEATURES = 12
+ERROR = "reconstruction error"
+STRETCH = "magnification"
+ASPECT = 1.25
+"""Width over height of the map."""
+
+_TOOLTIP = """
+<style>img[src=""] {{ display: none }}</style>
+<div style="font: 12px/1.45 {font}; color: {ink}; max-width: 240px">
+  {picture}
+  <div style="font-weight: 600">{label}</div>
+  <div style="color: {muted}">@name</div>
+  {features}
+  <div style="color: {muted}">error @error{{0.00}} sd &middot; magnification &times;@factor{{0.00}}</div>
+</div>
+"""
+
+_RECOLOR = """
+const option = options[this.value];
+renderers.forEach((renderer, i) => {
+  const glyph = renderer.glyph;
+  if (option.mapper === null) {
+    glyph.fill_color = {value: colors[i]};
+  } else {
+    glyph.fill_color = {field: option.column, transform: option.mapper};
+  }
+});
+bars.forEach((bar, i) => { bar.visible = i === option.bar; });
+if (option.mapper !== null && option.bar === 0) {
+  option.mapper.low = option.low;
+  option.mapper.high = option.high;
+}
+if (legend !== null) { legend.visible = option.mapper === null; }
+"""
+
+
+@dataclass(frozen=True)
+class LatentMap:
+    """The figure, the choice of colours and the field behind."""
+
+    figure: Any
+    profile: Any  # None, or with  # one latent dimension: the magnification along it
+    choice: Select
+    field: Field | None
+    features: tuple[str, ...]
+    decades: np.ndarray  # magnification of the drawn samples over that of the typical one, log10
+    pictured: int  # samples that carry a picture
+
+
+def field_behind(evidence: Evidence) -> Field | None:
+    """The magnification on a grid, for one and two latent dimensions."""
+    d = evidence.codes.shape[1]
+    if d > 2:
+        return None
+    box = latent_box(evidence.codes)
+    box = fit_box(box, ASPECT) if d == 2 else box
+    return magnification_field(evidence.metric, evidence.codes, box=box)
+
+
+def on_page(evidence: Evidence, z: np.ndarray) -> np.ndarray:
+    """Page coordinates ``(k, 2)`` of latent points."""
+    points = evidence.plane.project(z)
+    return points if points.shape[1] == 2 else np.concatenate([points, np.zeros_like(points)], axis=1)
+
+
+def spread_features(evidence: Evidence) -> list[int]:
+    """The features that the latent space carries best: largest variance of reconstruction over data."""
+    if evidence.image_shape is not None:
+        return []
+    safe = np.where(evidence.spread > 0, evidence.spread, 1.0)
+    carried = np.where(evidence.spread > 0, evidence.y.std(0) / safe, 0.0)
+    order = np.argsort(-carried, kind="stable")[:MAX_FEATURES]
+    return [int(j) for j in order if carried[j] > 0]
+
+
+def latent_figure(evidence: Evidence, field: Field | None) -> LatentMap:
+    """Draw the samples with their hover boxes and wire the choice of colours."""
+    points = on_page(evidence, evidence.shown_codes)
+    one = evidence.codes.shape[1] == 1
+    if one:
+        points[:, 1] = np.random.default_rng(evidence.random_state).uniform(-1, 1, len(points))
+    source, pictured, decades = _source(evidence, points)
+    fig = new_figure(height=340 if one else 620, **_axes(evidence, one))
+    profile = None
+    if one and field is not None:
+        profile = _profile(fig, field)
+        fig.yaxis.visible = False
+        fig.ygrid.visible = False
+    elif field is not None:
+        image = add_field(fig, field)
+        fig.x_range = DataRange1d(renderers=[image], range_padding=0)
+        fig.y_range = DataRange1d(renderers=[image], range_padding=0)
+        fig.grid.visible = False
+    renderers, colors, legend = _scatter(fig, source, evidence.labels, below=one)
+    tips = _tooltip(evidence)
+    fig.add_tools(new_hover(renderers, tips, point_policy="follow_mouse", attachment="horizontal"))
+    features = spread_features(evidence)
+    choice = _color_choice(fig, evidence, source, features, renderers, colors, legend, decades)
+    names = tuple(evidence.feature_names[j] for j in features)
+    return LatentMap(fig, profile, choice, field, names, decades, pictured)
+
+
+def _axes(evidence: Evidence, one: bool) -> dict[str, Any]:
+    names = evidence.plane.axis_names
+    if one:
+        return {"x_axis_label": names[0], "y_axis_label": "", "min_border_left": 70}
+    return {"x_axis_label": names[0], "y_axis_label": names[1], "match_aspect": True}
+
+
+def _source(evidence: Evidence, points: np.ndarray) -> tuple[ColumnDataSource, int, np.ndarray]:
+    nats = magnification_at(evidence.metric, evidence.shown_codes)
+    decades = (nats - np.median(nats)) / np.log(10)
+    data: dict[str, Any] = {
+        "x": points[:, 0].astype(np.float32),
+        "y": points[:, 1].astype(np.float32),
+        "name": [shorten(name, 40) for name in evidence.sample_names],
+        "error": evidence.errors.astype(np.float32),
+        "factor": (10**decades).astype(np.float32),
+        "decades": np.nan_to_num(decades, neginf=-30, posinf=30).astype(np.float32),
+    }
+    labels = evidence.labels
+    if labels is not None and labels.numeric:
+        data["value"] = labels.values.astype(np.float32)
+    elif labels is not None:
+        data["label"] = [shorten(labels.categories[i], 40) for i in labels.values]
+    pictured = 0
+    if evidence.image_shape is not None:
+        data["picture"] = pictures(evidence, evidence.image_shape)
+        pictured = sum(map(bool, data["picture"]))
+    else:
+        data["top"] = top_features(evidence)
+    for j in spread_features(evidence):
+        data[f"feature{j}"] = evidence.x[:, j].astype(np.float32)
+    return ColumnDataSource(data), pictured, decades
+
+
+def _tooltip(evidence: Evidence) -> str:
+    picture = features = ""
+    if evidence.image_shape is not None:
+        _, height, width = evidence.image_shape
+        size = f"width: {round(84 * min(1, width / height))}px"
+        picture = (
+            f'<img src="@picture" alt="" style="{size}; image-rendering: pixelated; '
+            f'border: 1px solid {HAIRLINE}; margin-bottom: 4px">'
+        )
+    else:
+        features = "<div>@top{safe}</div>"
+    label = ""
+    if evidence.labels is not None:
+        name = evidence.labels.name.replace("@", "&#64;").replace("$", "&#36;").replace("<", "&lt;")
+        label = f"{name}: " + ("@value{0.[000]}" if evidence.labels.numeric else "@label")
+    return _TOOLTIP.format(font=FONT, ink=INK, muted=MUTED, picture=picture, features=features, label=label)
+
+
+def _scatter(
+    fig: Any, source: ColumnDataSource, labels: Labels | None, *, below: bool
+) -> tuple[list[Any], list[str], Legend | None]:
+    common: dict[str, Any] = {
+        "x": "x", "y": "y", "source": source, "line_color": PAPER, "line_width": 0.6, "line_alpha": 0.9,
+        "hover_line_color": INK, "size": 7,
+    }  # fmt: skip
+    if labels is None or labels.numeric:
+        return [fig.scatter(fill_color=POINT, **common)], [POINT], None
+    renderers, colors, entries = [], [], []
+    for i, name in enumerate(labels.categories):
+        color, marker = category_style(i)
+        view = CDSView(filter=IndexFilter(indices=np.flatnonzero(labels.values == i).tolist()))
+        renderer = fig.scatter(fill_color=color, marker=marker, view=view, **common)
+        renderers.append(renderer)
+        colors.append(color)
+        entries.append((shorten(name, 22), renderer))
+    layout = {"orientation": "horizontal", "ncols": 10} if below else {"orientation": "vertical", "ncols": 1}
+    title = shorten(labels.name, 22)
+    legend = new_legend(
+        entries, title=title, spacing=1, glyph_width=14, label_standoff=4, margin=14, **layout
+    )
+    fig.add_layout(legend, "below" if below else "right")
+    return renderers, colors, legend
+
+
+def _color_choice(
+    fig: Any,
+    evidence: Evidence,
+    source: ColumnDataSource,
+    features: list[int],
+    renderers: list[Any],
+    colors: list[str],
+    legend: Legend | None,
+    decades: np.ndarray,
+) -> Select:
+    ends = _ends(decades)
+    numbers = color_mapper(numeric_colormap(), 0.0, 1.0)
+    stretch = magnification_mapper(*ends)
+    size: dict[str, Any] = {"width": 12, "height": 300, "visible": False}
+    bars = [color_bar(numbers, **size), magnification_bar(stretch, *ends, **size)]
+    for bar in bars:
+        fig.add_layout(bar, "right")
+    options: dict[str, dict[str, Any]] = {}
+    labels = evidence.labels
+    if labels is not None and labels.numeric:
+        options[labels.name] = {"column": "value", "bar": 0, "mapper": numbers}
+    elif labels is not None:
+        options[labels.name] = {"column": "", "bar": -1, "mapper": None}
+    else:
+        options["one colour"] = {"column": "", "bar": -1, "mapper": None}
+    options[ERROR] = {"column": "error", "bar": 0, "mapper": numbers}
+    options[STRETCH] = {"column": "decades", "bar": 1, "mapper": stretch}
+    for j in features:
+        name = evidence.feature_names[j]
+        key = name if name not in options else f"{name} (feature)"
+        options[key] = {"column": f"feature{j}", "bar": 0, "mapper": numbers}
+    for option in options.values():
+        if option["bar"] == 0:
+            option["low"], option["high"] = _ends(np.asarray(source.data[option["column"]]))
+    first = next(iter(options))
+    start = first
+    if evidence.codes.shape[1] > 2 and labels is None:
+        start = STRETCH
+    _color_at_start(options[start], renderers, bars)
+    arguments = {"options": options, "renderers": renderers, "colors": colors, "bars": bars, "legend": legend}
+    choice = new_select(title="Colour the samples by", value=start, options=list(options), name="colour")
+    choice.js_on_change("value", CustomJS(args=arguments, code=_RECOLOR))
+    return choice
+
+
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    """Ends of a colour scale: the central 98 % of the finite values."""
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return 0.0, 1.0
+    low, high = (float(q) for q in np.quantile(finite, [0.01, 0.99]))
+    return low, high if high > low else low + 1.0
+
+
+def _color_at_start(option: dict[str, Any], renderers: list[Any], bars: list[ColorBar]) -> None:
+    if option["mapper"] is None:
+        return
+    for renderer in renderers:
+        renderer.glyph.fill_color = {"field": option["column"], "transform": option["mapper"]}
+    bars[option["bar"]].visible = True
+    if option["bar"] == 0:
+        option["mapper"].update(low=option["low"], high=option["high"])
+
+
+def _profile(below: Any, field: Field) -> Any:
+    """One latent dimension: the magnification along it, dotted where there are no data."""
+    low, high = (float(end) for end in field.box[0])
+    x = low + (high - low) * (np.arange(field.nats.shape[1]) + 0.5) / field.nats.shape[1]
+    factor = 10 ** field.relative[0]
+    fig = new_figure(
+        height=280,
+        min_border_left=70,
+        x_range=below.x_range,
+        y_axis_type="log",
+        x_axis_label="latent 1",
+        y_axis_label="magnification",
+    )
+    fig.line(x, factor, line_color=POINT, line_dash="dotted", line_width=1.5)
+    fig.line(x, np.where(field.off_data[0], np.nan, factor), line_color=INK, line_width=2.5)
+    return fig

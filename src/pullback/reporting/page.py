@@ -1,0 +1,127 @@
+"""The page: sections of HTML around the figures, everything inside one file."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+
+from bokeh.embed import components
+from bokeh.models import UIElement
+from bokeh.resources import Resources
+
+from pullback.reporting.checks import Check, Diagnosis
+
+WORDS = {"pass": "✓ pass", "attention": "! attention", "fail": "✕ fail"}
+
+# Nothing outside the file may be loaded, whatever a name or label holds.
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline' blob:; "
+    "img-src data: blob:; font-src data:"
+)
+
+_CLICK = """
+for (const row of document.querySelectorAll('table.paths tbody tr')) {
+  const choose = () => {
+    for (const page of Bokeh.documents) {
+      const choice = page.get_model_by_name('path');
+      if (choice) { choice.value = row.dataset.path; }
+    }
+  };
+  row.addEventListener('click', choose);
+  row.addEventListener('keydown', (event) => { if (event.key === 'Enter') { choose(); } });
+}
+"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: HTML in which ``{{name}}`` stands for the figure of that name."""
+
+    key: str
+    title: str
+    short: str
+    note: str
+    body: str
+    how: str
+
+
+def badge(verdict: str) -> str:
+    """A verdict as a word on a coloured ground."""
+    return f'<span class="badge {verdict}">{WORDS[verdict]}</span>'
+
+
+def checks_box(diagnosis: Diagnosis) -> str:
+    """The box of checks that stands first."""
+    cards = "\n".join(_card(check) for check in diagnosis.checks)
+    headline = f"{badge(diagnosis.verdict)} {escape(diagnosis.headline)}"
+    return f'<p class="headline">{headline}</p><div class="checks">{cards}</div>'
+
+
+def _card(check: Check) -> str:
+    return (
+        f'<div class="check {check.verdict}" data-check="{check.key}">'
+        f'<div class="top"><span class="name">{escape(check.name)}</span>{badge(check.verdict)}</div>'
+        f'<div class="value">{escape(check.text)}</div>'
+        f"<p>{escape(check.sentence)}</p>"
+        f'<div class="thresholds">{escape(check.thresholds)}</div></div>'
+    )
+
+
+def definitions(values: Mapping[str, object]) -> str:
+    """Names and values as a definition list."""
+    items = "".join(
+        f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>" for name, value in values.items()
+    )
+    return f"<dl>{items}</dl>"
+
+
+def _section(section: Section) -> str:
+    note = f'<p class="note">{section.note}</p>' if section.note else ""
+    how = f'<p class="how"><b>How to read it.</b> {section.how}</p>' if section.how else ""
+    return f'<section id="{section.key}"><h2>{escape(section.title)}</h2>{note}{section.body}{how}</section>'
+
+
+def assemble(
+    *,
+    title: str,
+    lead: str,
+    sections: Sequence[Section],
+    figures: Mapping[str, UIElement],
+    footer: str,
+) -> str:
+    """The whole page as text: styles, scripts, figures and pictures inline; no address outside it."""
+    script, places = components(dict(figures))
+    body = "\n".join(_section(section) for section in sections)
+    for name, place in places.items():
+        body = body.replace("{{" + name + "}}", f'<div class="figure" data-figure="{name}">{place}</div>')
+    links = "".join(f'<a href="#{section.key}">{escape(section.short)}</a>' for section in sections)
+    style = files("pullback.reporting").joinpath("page.css").read_text(encoding="utf-8")
+    library = Resources(mode="inline", minified=True, components=["bokeh", "bokeh-widgets"])
+    scripts = "\n".join(f"<script>{text}</script>" for text in library.js_raw)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<title>{escape(title)}</title>
+<link rel="icon" href="data:,">
+<style>{style}</style>
+{scripts}
+</head>
+<body>
+<header>
+<h1>{escape(title)}</h1>
+<p class="lead">{escape(lead)}</p>
+<nav aria-label="Sections">{links}</nav>
+</header>
+<main>
+<noscript><p>The figures on this page need JavaScript; the checks, tables and pictures do not.</p></noscript>
+{body}
+</main>
+<footer>{footer}</footer>
+{script}
+<script>{_CLICK}</script>
+</body>
+</html>
+"""

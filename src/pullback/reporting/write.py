@@ -1,0 +1,147 @@
+"""One call that looks at a fitted model and writes the page."""
+
+import datetime
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pullback._version import __version__
+from pullback.io import atomic_path
+from pullback.reporting.checks import Diagnosis
+from pullback.reporting.diagnosis import join, measure
+from pullback.reporting.evidence import Evidence, gather
+from pullback.reporting.page import assemble
+from pullback.reporting.sections import (
+    checks_section,
+    map_sections,
+    origin_section,
+    reconstruction_section,
+    training_section,
+)
+from pullback.reporting.wording import plural
+from pullback.validation import check_whole
+
+PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "bokeh", "matplotlib")
+
+
+def report(
+    model: Any,
+    X: Any,
+    path: str | os.PathLike,
+    *,
+    labels: Any = None,
+    label_name: str | None = None,
+    feature_names: Any = None,
+    max_points: int = 2000,
+    n_geodesics: int = 8,
+    diagnosis: Diagnosis | None = None,
+    command: str | None = None,
+    overwrite: bool = True,
+    random_state: int = 0,
+) -> Path:
+    """Write one HTML file about a fitted model: checks first, then map, geodesics, reconstructions, training.
+
+    The file opens from disk without a network and is bounded in size: of many rows a sample is drawn, and the
+    page says so. It is written whole or not at all.
+
+    Args:
+        model: a fitted estimator (`VAE`, `Autoencoder`).
+        X: data ``(n, p)`` or images ``(n, c, h, w)`` as for ``fit``.
+        path: the HTML file; its folder must exist.
+        labels: one label a row, categories or numbers, to colour by; geodesics join typical samples of each.
+        label_name: what the labels are; a pandas Series brings its own name.
+        feature_names: names of the p features; a DataFrame or AnnData brings its own.
+        max_points: samples drawn at most.
+        n_geodesics: pairs of samples joined by geodesics.
+        diagnosis: the result of `diagnose` on the same model and data; None computes it.
+        command: what made the page, printed at its end; None prints the call.
+        overwrite: replace a file that is already there.
+        random_state: seed of the samples.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, FileExistsError, PermissionError: the file cannot be written
+            (checked before any work).
+        TypeError: the model cannot encode and decode.
+        sklearn.exceptions.NotFittedError: the model is not fitted.
+        ValueError: X has another width than the model, holds NaN, or the labels are of another length.
+
+    Example:
+        >>> import numpy as np, pathlib, tempfile, pullback as pb
+        >>> X = np.random.default_rng(0).normal(size=(60, 4)).astype("float32")
+        >>> model = pb.VAE(hidden=(8,), max_epochs=2, progress=False, random_state=0).fit(X)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     page = pb.report(model, X, pathlib.Path(folder) / "run.html", n_geodesics=2)
+        ...     page.read_text().startswith("<!DOCTYPE html>")
+        True
+    """
+    path = check_writable(path, overwrite=overwrite)
+    check_whole("n_geodesics", n_geodesics, minimum=1)
+    evidence = gather(
+        model,
+        X,
+        labels=labels,
+        label_name=label_name,
+        feature_names=feature_names,
+        max_points=max_points,
+        random_state=random_state,
+    )
+    paths = join(evidence, n_geodesics)
+    found = measure(evidence, paths) if diagnosis is None else diagnosis
+    sections, figures = map_sections(evidence, paths, found)
+    rebuilt, more = reconstruction_section(evidence)
+    training, curves = training_section(evidence, found)
+    origin = origin_section(command or _call(model, path), _versions(), _options(model))
+    text = assemble(
+        title=f"{type(model).__name__}: report on a latent space",
+        lead=_lead(evidence),
+        sections=[checks_section(evidence, found), *sections, rebuilt, training, origin],
+        figures=figures | more | curves,
+        footer=f"pullback {__version__}, {datetime.datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def check_writable(path: str | os.PathLike, *, overwrite: bool) -> Path:
+    """Return the path if a file can be written there; raise ``OSError`` of the fitting kind otherwise."""
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"{path}: expected a file to write, got a folder; add a name such as report.html"
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: no such folder; create it or choose another path")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path}: already there; pass overwrite=True or choose another path")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"{path.parent}: folder is not writable; choose another path")
+    return path
+
+
+def _lead(evidence: Evidence) -> str:
+    d, p = evidence.codes.shape[1], evidence.x.shape[1]
+    what = plural(p, "feature")
+    if evidence.image_shape is not None:
+        what = "pictures of " + " × ".join(str(side) for side in evidence.image_shape[1:]) + " pixels"
+    return f"{plural(evidence.n, 'sample')}, {what}, {plural(d, 'latent dimension')}"
+
+
+def _call(model: Any, path: Path) -> str:
+    return f"pullback.report({' '.join(repr(model).split())}, X, {str(path)!r})"
+
+
+def _versions() -> dict[str, str]:
+    found = {"pullback": __version__, "python": platform.python_version()}
+    return found | {name: metadata.version(name) for name in PACKAGES}
+
+
+def _options(model: Any) -> dict[str, str]:
+    if not hasattr(model, "get_params"):
+        return {}
+    return {name: repr(value) for name, value in model.get_params(deep=False).items()}

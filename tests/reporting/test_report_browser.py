@@ -1,0 +1,204 @@
+"""The page in a real browser: drawn, quiet, responsive, alive, and without a network."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pullback.reporting import report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        CHROMIUM is None or DRIVER is None, reason="needs Chromium: apt-get install chromium chromium-driver"
+    ),
+]
+
+# The view of a figure, and the place of one of its samples in the window.
+FIND = """
+const host = document.querySelector(`[data-figure="${arguments[0]}"]`);
+const id = host.querySelector('[data-root-id]').dataset.rootId;
+const view = [...Bokeh.index.roots].find((root) => root.model.id === id);
+"""
+PLACE = (
+    FIND
+    + """
+host.scrollIntoView({block: 'center'});
+const column = arguments[1];
+const renderer = view.model.renderers.find((r) => r.data_source && column in r.data_source.data);
+const data = renderer.data_source.data;
+const row = arguments[2];
+const box = view.el.getBoundingClientRect();
+const {x_scale, y_scale} = view.frame;
+return [box.left + x_scale.compute(data.x[row]), box.top + y_scale.compute(data.y[row])];
+"""
+)
+# How many different colours each figure's canvas shows: an empty canvas has one.
+DRAWN = """
+const found = {};
+for (const host of document.querySelectorAll('[data-figure]')) {
+  const id = host.querySelector('[data-root-id]').dataset.rootId;
+  const view = [...Bokeh.index.roots].find((root) => root.model.id === id);
+  if (!view.frame) { continue; }
+  const canvas = view.canvas.primary.canvas;
+  const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+  const colours = new Set();
+  for (let i = 0; i < pixels.length; i += 4) {
+    colours.add(pixels[i] + 256 * pixels[i + 1] + 65536 * pixels[i + 2]);
+  }
+  found[host.dataset.figure] = colours.size;
+}
+return found;
+"""
+TOOLTIP = """
+const texts = [];
+const walk = (node) => {
+  if (node.nodeType === 1 && node.classList.contains('bk-Tooltip')) {
+    const inside = node.shadowRoot ?? node;
+    const images = inside.querySelectorAll('img[src^="data:image/png"]').length;
+    texts.push({text: inside.textContent, images});
+  }
+  for (const child of [...(node.shadowRoot?.children ?? []), ...node.children]) { walk(child); }
+};
+walk(document.body);
+return texts;
+"""
+
+
+@pytest.fixture(scope="module")
+def page(digits: tuple[Any, np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model, pictures, labels = digits
+    path = tmp_path_factory.mktemp("browser") / "run.html"
+    return report(model, pictures, path, labels=labels, label_name="digit", n_geodesics=4)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,1000"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
+    yield driver
+    driver.quit()
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 15.0) -> Any:
+    """The first true value of a condition; fails by name when time runs out."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"waited {seconds} s in vain for {what}")
+
+
+def opened(driver: Any, page: Path, width: int = 1280) -> Any:
+    driver.get_log("browser")
+    driver.set_window_size(width, 1000)
+    driver.get(page.as_uri())
+    until(
+        lambda: driver.execute_script("return window.Bokeh !== undefined && Bokeh.documents.length > 0"),
+        "Bokeh",
+    )
+    until(lambda: driver.execute_script("return Bokeh.documents.every((d) => d.is_idle)"), "an idle page")
+    return driver
+
+
+def test_everything_is_drawn_and_the_console_is_quiet(chromium: Any, page: Path) -> None:
+    driver = opened(chromium, page)
+    found = until(lambda: driver.execute_script(DRAWN), "figures")
+    assert {"map", "paths"} <= set(found)
+    assert sum(name.startswith("loss") for name in found) >= 3
+    assert all(colours > 5 for colours in found.values()), found
+    assert found["map"] > 100
+    assert [entry for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    broken = "return [...document.images].filter((i) => !i.complete || i.naturalWidth === 0).length"
+    assert driver.execute_script(broken) == 0
+
+
+def test_nothing_is_asked_of_the_network(chromium: Any, page: Path) -> None:
+    driver = opened(chromium, page)
+    names = driver.execute_script(
+        "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+    )
+    assert [name for name in names if not name.startswith(("data:", "blob:"))] == []
+
+
+@pytest.mark.parametrize("width", [1280, 800])
+def test_it_fits_the_window(chromium: Any, page: Path, width: int) -> None:
+    driver = opened(chromium, page, width)
+    inside = driver.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert inside[0] <= inside[1]
+    overlaps = """
+    const boxes = [...document.querySelectorAll('.check, .figure, .how, .strips:not([hidden]), table.paths')]
+      .map((e) => e.getBoundingClientRect()).filter((b) => b.width > 0);
+    let count = 0;
+    boxes.forEach((a, i) => boxes.slice(i + 1).forEach((b) => {
+      const beside = a.right - 1 < b.left || b.right - 1 < a.left;
+      const above = a.bottom - 1 < b.top || b.bottom - 1 < a.top;
+      count += beside || above ? 0 : 1;
+    }));
+    return count;
+    """
+    assert driver.execute_script(overlaps) == 0
+
+
+def test_the_pointer_brings_up_the_decoded_picture(chromium: Any, page: Path) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    driver = opened(chromium, page)
+    x, y = driver.execute_script(PLACE, "map", "name", 7)
+    pointer = ActionChains(driver)
+    pointer.w3c_actions.pointer_action.move_to_location(int(x), int(y))
+    pointer.perform()
+    tips = until(
+        lambda: [tip for tip in driver.execute_script(TOOLTIP) if tip["text"].strip()], "a hover box"
+    )
+    assert "digit:" in tips[0]["text"]
+    assert "row" in tips[0]["text"]
+    assert "magnification" in tips[0]["text"]
+    assert tips[0]["images"] >= 1
+
+
+def test_a_click_chooses_a_path(chromium: Any, page: Path) -> None:
+    driver = opened(chromium, page)
+    shown = """
+    const strips = [...document.querySelectorAll('.strips[data-path]')];
+    return strips.filter((e) => !e.hidden).map((e) => e.dataset.path);
+    """
+    assert driver.execute_script(shown) == ["0"]
+    driver.execute_script("document.querySelector('table.paths tr[data-path=\"2\"]').click()")
+    until(lambda: driver.execute_script(shown) == ["2"], "the strips of path 2")
+    assert driver.execute_script("return document.querySelector('tr.chosen').dataset.path") == "2"
+    widths = FIND + (
+        "const widths = view.model.renderers.map((r) => r.data_source.data.width);"
+        "return widths.filter((w) => w).map((w) => w.indexOf(4));"
+    )
+    assert driver.execute_script(widths, "paths") == [2, 2]
+
+
+def test_samples_take_another_colour(chromium: Any, page: Path) -> None:
+    driver = opened(chromium, page)
+    state = FIND + (
+        "const all = view.model.renderers.filter((r) => r.data_source && 'name' in r.data_source.data);"
+        "return all.map((r) => r.glyph.fill_color.field ?? 'fixed');"
+    )
+    assert set(driver.execute_script(state, "map")) == {"fixed"}
+    choose = "Bokeh.documents[0].get_model_by_name('colour').value = arguments[0]"
+    driver.execute_script(choose, "magnification")
+    until(lambda: set(driver.execute_script(state, "map")) == {"decades"}, "colours by magnification")
+    driver.execute_script(choose, "digit")
+    until(lambda: set(driver.execute_script(state, "map")) == {"fixed"}, "colours by digit")
+    assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
