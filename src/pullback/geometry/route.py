@@ -30,7 +30,7 @@ class Inspection:
 
     Attributes:
         speeds: of the splines through the nodes.
-        energy, residual: discrete energy and Euler-Lagrange residual; NaN where the route does not measure them.
+        energy, residual: discrete energy and Euler-Lagrange residual; NaN where the route measures neither.
         doubled_energy: discrete energy of the same splines on twice the mesh.
         momentum_start, momentum_end: covectors -½ ∂E_n/∂z_0 and ½ ∂E_n/∂z_n.
         bend: max_k |Q_kᵀ F̈_k|, the tangential part of the second derivative by fourth-order differences:

@@ -21,6 +21,7 @@ MOST_GRAPH_POINTS = 5000
 PROBE_BUDGET = 2**26
 # A shortest path is sought no farther than this times the straight line's length.
 REACH = 1.05
+REACH_NODES = 65
 REACH_GROUPS = 8
 
 
@@ -56,7 +57,9 @@ def graph_paths(
     Returns: one batch (m, nodes, d) for each graph.
     """
     line = straight_lines(start, end, nodes)
-    reach = REACH * route.chords(straight_lines(start, end, 2 * nodes - 1)).sum(1).double().cpu().numpy()
+    fine = straight_lines(start, end, max(REACH_NODES, nodes))
+    reach = REACH * route.chords(fine).sum(1).double().cpu().numpy()
+    reach = np.nan_to_num(reach, nan=np.inf, posinf=np.inf)
     if start.shape[1] == 2:
         box = torch.cat([start, end] if data is None else [start, end, data])
         points, graphs = _grid(route, box)
@@ -95,7 +98,7 @@ def _attached(
     return torch.where(missing[:, None, None], line, joined)
 
 
-def _thinned(data: Points) -> Points:
+def _thinned(data: Points) -> Float[Tensor, "c d"]:
     """At most `MOST_GRAPH_POINTS` rows, evenly through ``data``."""
     stride = -(-len(data) // MOST_GRAPH_POINTS)
     return data[::stride]
@@ -206,4 +209,5 @@ def _shortest(
         nodes.append(node)
     path = np.stack(nodes[::-1], axis=1)
     at = distance[row[:, None], path]
-    return path, np.where(np.isfinite(at), at, np.nan)
+    # Beyond its own reach a path is found only in the company of pairs that reach farther: not at all, then.
+    return path, np.where((at[:, -1] <= reach)[:, None] & np.isfinite(at), at, np.nan)

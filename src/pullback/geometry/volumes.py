@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -129,7 +130,7 @@ def _log_mean(metric: Any, box: Tensor, n: int) -> float:
         digits = [numbers // n**axis % n for axis in range(d)]
         z = torch.stack([axes[axis][digit] for axis, digit in enumerate(digits)], dim=1)
         part = float(torch.logsumexp(magnification(metric, z).double(), 0))
-        total = float(torch.logaddexp(torch.tensor(total), torch.tensor(part, dtype=torch.float64)))
+        total = float(np.logaddexp(total, part))
     return total - d * math.log(n)
 
 

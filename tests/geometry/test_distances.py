@@ -1,0 +1,112 @@
+"""Gradients of geodesic distance against closed forms and differences."""
+
+import pytest
+import torch
+from torch import nn
+
+from pullback.geometry import distance
+from pullback.geometry.reference import PoincareDisk, Sphere
+from pullback.metrics import EuclideanMetric, PullbackMetric
+
+SPHERE = PullbackMetric(Sphere().embedding)
+
+
+def pairs(m: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    a, b = (0.5 * torch.randn(m, 2, generator=generator, dtype=torch.float64) for _ in range(2))
+    return a, b
+
+
+def net() -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 5)).double()
+
+
+def relative(seen: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((seen - expected).norm() / expected.norm()).item()
+
+
+@pytest.mark.parametrize("manifold", [Sphere(), PoincareDisk()])
+def test_gradient_of_the_ends_is_that_of_the_closed_form(manifold):
+    a, b = (z.clone().requires_grad_() for z in pairs())
+    metric = SPHERE if isinstance(manifold, Sphere) else manifold
+    seen = torch.autograd.grad(distance(metric, a, b, starts="line").sum(), [a, b])
+    expected = torch.autograd.grad(manifold.distance(a, b).sum(), [a, b])
+    for got, want in zip(seen, expected, strict=True):
+        assert relative(got, want) <= 1e-5
+
+
+def test_gradient_of_ends_and_weights_is_that_of_differences_of_distance():
+    """Acceptance 12: at most 1e-5 relative."""
+    f = net()
+    a, b = (z.clone().requires_grad_() for z in pairs())
+    live = [a, b, *f.parameters()]
+    seen = torch.autograd.grad(
+        distance(PullbackMetric(f), a, b, starts="line").sum(), live, allow_unused=True
+    )
+    assert seen[-1] is None or seen[-1].abs().max() < 1e-12  # an offset of the output moves no distance
+    step = 1e-5
+    for tensor, gradient in zip(live[:-1], seen[:-1], strict=True):
+        numbers = torch.randperm(tensor.numel(), generator=torch.Generator().manual_seed(0))[:6].tolist()
+        differences = []
+        for number in numbers:
+            values = []
+            for sign in (1, -1):
+                with torch.no_grad():
+                    tensor.view(-1)[number] += sign * step
+                    values.append(distance(PullbackMetric(f), a, b, starts="line", tol=1e-9).sum().item())
+                    tensor.view(-1)[number] -= sign * step
+            differences.append((values[0] - values[1]) / (2 * step))
+        expected = torch.tensor(differences, dtype=torch.float64)
+        assert relative(gradient.reshape(-1)[numbers], expected) <= 1e-5
+
+
+def test_gradient_on_a_doubled_mesh():
+    f = net()
+    f[0].weight.data *= 4
+    a, b = (z.clone().requires_grad_() for z in pairs())
+    options = {"nodes": 9, "gap_tol": 1e-4, "starts": "line"}
+    coarse = torch.autograd.grad(distance(PullbackMetric(f), a, b, **options).sum(), [a, b])
+    fine = torch.autograd.grad(distance(PullbackMetric(f), a, b, nodes=129, starts="line").sum(), [a, b])
+    for got, want in zip(coarse, fine, strict=True):
+        assert relative(got, want) < 1e-3
+
+
+def test_unit_covectors_and_symmetry():
+    a, b = (z.clone().requires_grad_() for z in pairs())
+    d = distance(SPHERE, a, b)
+    ga, gb = torch.autograd.grad(d.sum(), [a, b])
+    for z, gradient in ((a, ga), (b, gb)):
+        inverse = SPHERE.inverse(z.detach())
+        norm = torch.einsum("na,nab,nb->n", gradient, inverse, gradient)
+        torch.testing.assert_close(norm, torch.ones_like(norm), rtol=1e-5, atol=0)
+    torch.testing.assert_close(distance(SPHERE, b, a), d, rtol=1e-7, atol=0)
+
+
+def test_flat_distance_is_exact_and_has_a_zero_gradient_at_zero(dtype):
+    a = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=dtype, requires_grad=True)
+    b = torch.tensor([[3.0, 4.0], [1.0, 1.0]], dtype=dtype)
+    d = distance(EuclideanMetric(2), a, b)
+    torch.testing.assert_close(d, torch.tensor([5.0, 0.0], dtype=dtype))
+    (gradient,) = torch.autograd.grad(d.sum(), a)
+    expected = torch.tensor([[-0.6, -0.8], [0.0, 0.0]], dtype=dtype)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_graph_is_recorded_only_where_something_is_live():
+    a, b = pairs()
+    frozen = PullbackMetric(net().requires_grad_(False))
+    assert not distance(frozen, a, b, starts="line").requires_grad
+    assert distance(PullbackMetric(net()), a, b, starts="line").requires_grad
+    with torch.no_grad():
+        assert not distance(PullbackMetric(net()), a, b, starts="line").requires_grad
+
+
+def test_a_live_single_point_gathers_the_gradient_of_all_pairs():
+    a, b = pairs()
+    point = a[0].clone().requires_grad_()
+    (gathered,) = torch.autograd.grad(distance(SPHERE, point, b).sum(), point)
+    many = a[:1].repeat(5, 1).requires_grad_()
+    (spread,) = torch.autograd.grad(distance(SPHERE, many, b).sum(), many)
+    torch.testing.assert_close(gathered, spread.sum(0))
