@@ -1,4 +1,4 @@
-"""One table over every public function: wrong input gives an error that names the argument, and writes nothing.
+"""One table over every public function: bad input gives an error that names the argument, and writes nothing.
 
 The rooms' own tests go deeper; `test_every_public_function_is_in_the_table` keeps this one complete.
 """
@@ -19,6 +19,10 @@ NAN, INF = float("nan"), float("inf")
 POINTS = torch.zeros(4, 2)
 NET = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 3))
 METRIC = pb.PullbackMetric(NET)
+DROPOUT = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+WIDE = torch.zeros(4, 3)
+BOX = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+DEFAULT = pb.Autoencoder("two", progress=False)
 TABLE = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
 COUNTS = np.random.default_rng(0).poisson(3.0, size=(40, 5)).astype(np.float32)
 
@@ -60,9 +64,9 @@ CASES: list[Case] = [
     ("directional_jet: order", lambda: pb.directional_jet(NET, POINTS, POINTS, order=9), ValueError, "order"),
     ("contract_hessian: shape", lambda: pb.contract_hessian(NET, POINTS, POINTS), ValueError, "covectors"),
     ("contract_third: shape", lambda: pb.contract_third(NET, POINTS, POINTS), ValueError, "covectors"),
-    ("metric_jet: ambient", lambda: pb.metric_jet(NET, POINTS, ambient=pb.ambient.Poisson()), ValueError, "ambient"),
+    ("metric_jet: ambient", lambda: pb.metric_jet(NET, POINTS, pb.ambient.Poisson()), TypeError, "ambient"),
     ("register_jet_rule: type", lambda: pb.register_jet_rule("Linear", print), TypeError, "module_type"),
-    ("local_affine: smooth net", lambda: pb.local_affine(NET, POINTS, map="local_linear"), ValueError, "Tanh"),
+    ("local_affine: smooth", lambda: pb.local_affine(NET, POINTS, map="local_linear"), ValueError, "Tanh"),
     ("local_affine: rank", lambda: pb.local_affine(NET, torch.zeros(5)), ValueError, "x: expected"),
     # ambient metrics
     ("ambient.Diagonal", lambda: pb.ambient.Diagonal(torch.tensor([1.0, -1.0])), ValueError, "weight"),
@@ -73,16 +77,16 @@ CASES: list[Case] = [
     # metrics
     ("EuclideanMetric: dim", lambda: pb.EuclideanMetric(0), ValueError, "dim"),
     ("PullbackMetric: decoder", lambda: pb.PullbackMetric(3), TypeError, "decoder"),
-    ("PullbackMetric: train", lambda: pb.PullbackMetric(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))), ValueError, "eval"),
-    ("PullbackMetric: width", lambda: METRIC.tensor(torch.zeros(4, 3)), ValueError, "expected"),
+    ("PullbackMetric: train", lambda: pb.PullbackMetric(DROPOUT), ValueError, "eval"),
+    ("PullbackMetric: width", lambda: METRIC.tensor(WIDE), ValueError, "expected"),
     # geometry
-    ("geodesic: NaN", lambda: pb.geodesic(METRIC, POINTS, spoiled(NAN)), ValueError, "end: expected finite"),
-    ("geodesic: inf", lambda: pb.geodesic(METRIC, spoiled(INF), POINTS), ValueError, "start: expected finite"),
+    ("geodesic: NaN", lambda: pb.geodesic(METRIC, POINTS, spoiled(NAN)), ValueError, "end: "),
+    ("geodesic: inf", lambda: pb.geodesic(METRIC, spoiled(INF), POINTS), ValueError, "start: "),
     ("geodesic: lengths", lambda: pb.geodesic(METRIC, POINTS, POINTS[:3]), ValueError, "end: expected"),
-    ("geodesic: width", lambda: pb.geodesic(METRIC, torch.zeros(4, 3), torch.zeros(4, 3)), ValueError, "expected"),
+    ("geodesic: width", lambda: pb.geodesic(METRIC, WIDE, WIDE), ValueError, "expected"),
     ("geodesic: nodes", lambda: pb.geodesic(METRIC, POINTS, POINTS, nodes=6), ValueError, "nodes"),
     ("geodesic: starts", lambda: pb.geodesic(METRIC, POINTS, POINTS, starts=("walk",)), ValueError, "'line'"),
-    ("geodesic: metric", lambda: pb.geodesic(NET, POINTS, POINTS), TypeError, "wrap a decoder in PullbackMetric"),
+    ("geodesic: metric", lambda: pb.geodesic(NET, POINTS, POINTS), TypeError, "wrap a decoder"),
     ("geodesic: strings", lambda: pb.geodesic(METRIC, "a", "b"), TypeError, "start: expected"),
     ("distance: lengths", lambda: pb.distance(METRIC, POINTS, POINTS[:3]), ValueError, "expected"),
     ("curve_length: rank", lambda: pb.curve_length(METRIC, POINTS), ValueError, "points"),
@@ -91,13 +95,13 @@ CASES: list[Case] = [
     ("magnification: metric", lambda: pb.magnification(NET, POINTS), TypeError, "metric: expected"),
     ("flatness: rank", lambda: pb.flatness(METRIC, torch.zeros(2)), ValueError, "z: expected"),
     ("volume: box", lambda: pb.volume(METRIC, torch.zeros(2, 3)), ValueError, "box"),
-    ("volume: method", lambda: pb.volume(METRIC, torch.tensor([[0.0, 1.0]] * 2), method="dice"), ValueError, "'grid'"),
+    ("volume: method", lambda: pb.volume(METRIC, BOX, method="dice"), ValueError, "'grid'"),
     # estimators
     ("VAE: NaN", lambda: vae().fit(spoiled_table(NAN)), ValueError, "NaN"),
     ("VAE: inf", lambda: vae().fit(spoiled_table(INF)), ValueError, "infinity"),
     ("VAE: empty", lambda: vae().fit(np.zeros((0, 5))), ValueError, "0 sample"),
     ("VAE: one row", lambda: vae().fit(TABLE[:1]), ValueError, "minimum of 2"),
-    ("VAE: strings", lambda: vae().fit(np.array([["a", "b"], ["c", "d"]])), ValueError, "could not convert"),
+    ("VAE: strings", lambda: vae().fit(np.array([["a", "b"], ["c", "d"]])), ValueError, "expected numbers, got text"),
     ("VAE: rank", lambda: vae().fit(TABLE[0]), ValueError, "2D"),
     ("VAE: negative counts", lambda: vae(likelihood="poisson").fit(-COUNTS), ValueError, "counts"),
     ("VAE: fractions", lambda: vae(likelihood="negative_binomial").fit(COUNTS + 0.5), ValueError, "counts"),
@@ -113,7 +117,7 @@ CASES: list[Case] = [
     ("VAE: decoder", lambda: vae(decoder=nn.Linear(2, 4)).fit(TABLE), ValueError, "decoder"),
     ("VAE: validation", lambda: vae(validation_fraction=1.0).fit(TABLE), ValueError, "validation_fraction"),
     ("Autoencoder: NaN", lambda: pb.Autoencoder(progress=False).fit(spoiled_table(NAN)), ValueError, "NaN"),
-    ("Autoencoder: latent_dim", lambda: pb.Autoencoder("two", progress=False).fit(TABLE), TypeError, "latent_dim"),
+    ("Autoencoder: latent_dim", lambda: DEFAULT.fit(TABLE), TypeError, "latent_dim"),
     ("VAE: not fitted", lambda: vae().transform(TABLE), ValueError, "not fitted"),
     ("load: absent", lambda: pb.load("no/such/folder"), FileNotFoundError, "config.json"),
     ("register_module: class", lambda: pb.register_module("mine", 3), TypeError, "expected"),
