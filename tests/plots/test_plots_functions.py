@@ -23,7 +23,7 @@ TURNS = np.stack([np.linspace(0, 2, 9), np.linspace(1, 3, 9)])
 ARCS = np.stack([np.cos(TURNS), np.sin(TURNS)], axis=2)
 SPACE = RNG.normal(size=(30, 3))
 ROWS = RNG.normal(size=(12, 16))
-HISTORY = {"total": [3.0, 2.0], "kl": [0.1, 0.2], "validation/total": [3.5, 2.5], "seconds": "none"}
+HISTORY = {"loss": [3.0, 2.0], "kl": [0.1, 0.2], "validation/loss": [3.5, 2.5], "seconds": "none"}
 
 
 def curved(d: int = 2) -> PullbackMetric:
@@ -114,7 +114,7 @@ def test_decoded_strip_standardises_by_the_data() -> None:
 
 
 def test_loss_curves_choose_terms() -> None:
-    assert [line.get_label() for line in plots.loss_curves(HISTORY).lines] == ["total", "total, validation"]
+    assert [line.get_label() for line in plots.loss_curves(HISTORY).lines] == ["loss", "loss, validation"]
     assert [line.get_label() for line in plots.loss_curves(HISTORY, terms=["kl"]).lines] == ["kl"]
 
 
@@ -155,7 +155,7 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("image", lambda: plots.decoded_strip(ROWS, image_shape=(5, 5)), ValueError, "with product 16"),
     ("history", lambda: plots.loss_curves([1.0]), TypeError, "a fitted model or a mapping"),
     ("no curves", lambda: plots.loss_curves({}), ValueError, "at least one term"),
-    ("term", lambda: plots.loss_curves(HISTORY, terms=["k"]), ValueError, "some of total, kl, got 'k'"),
+    ("term", lambda: plots.loss_curves(HISTORY, terms=["k"]), ValueError, "some of loss, kl, got 'k'"),
     ("shapes", lambda: plots.reconstructions(ROWS, ROWS[:3]), ValueError, r"expected shape \(12, 16\)"),
 ]  # fmt: skip
 

@@ -33,9 +33,9 @@ class Bent(BaseEstimator):
         self.n_features_in_ = self.width
         self.image_shape_ = self.image_shape
         self.history_ = {
-            "total": [9.0, 5.0, 4.0, 3.8],
+            "loss": [9.0, 5.0, 4.0, 3.8],
             "kl": [0.1, 0.4, 0.5, 0.5],
-            "validation/total": [9.5, 6.0, 5.0, 4.9],
+            "validation/loss": [9.5, 6.0, 5.0, 4.9],
         }
         self.converged_ = True
         self.message_ = "the validation loss stopped falling"

@@ -109,6 +109,29 @@ def test_a_well_behaved_model_passes(bent: Make) -> None:
     assert diagnosis.measures.worst_residual <= 1e-6
 
 
+def test_a_decoder_that_ignores_the_code_is_reported(bent: Make, tmp_path: Path) -> None:
+    model = bent(2)
+    X = model.data(60)
+    model.module_[2].weight.data.zero_()
+    model.transform = lambda X: np.random.default_rng(0).normal(size=(len(X), 2)).astype("float32")
+    diagnosis = diagnose(model, X)
+    assert diagnosis["condition"].verdict == "fail"
+    assert diagnosis["geodesics"].text == "none computed"
+    assert "decoder depends on the code" in diagnosis["geodesics"].sentence
+    page = report(model, X, tmp_path / "a.html", diagnosis=diagnosis).read_text()
+    assert diagnosis["geodesics"].sentence in page
+
+
+def test_codes_that_coincide_are_reported(bent: Make, tmp_path: Path) -> None:
+    model = bent(2)
+    X = model.data(60)
+    model.transform = lambda X: np.zeros((len(X), 2), dtype="float32")
+    diagnosis = diagnose(model, X)
+    assert diagnosis["dimensions"].verdict == "fail"
+    assert diagnosis.measures.geodesics == 0
+    assert report(model, X, tmp_path / "a.html", diagnosis=diagnosis).exists()
+
+
 def test_many_rows_make_a_bounded_page_that_says_so(bent: Make, tmp_path: Path) -> None:
     model = bent(2, width=64)
     X = model.data(100_000)
@@ -122,7 +145,7 @@ def test_many_rows_make_a_bounded_page_that_says_so(bent: Make, tmp_path: Path) 
 
 def test_large_pictures_are_shrunk_and_their_bytes_bounded(bent: Make, tmp_path: Path) -> None:
     model = bent(2, width=3 * 64 * 64, image_shape=(3, 64, 64))
-    X = model.data(700)
+    X = model.data(300)
     path = report(model, X, tmp_path / "images.html", n_geodesics=2)
     assert path.stat().st_size < 5_000_000
     assert re.search(r"\d+ of them carry their decoded picture\.", path.read_text())

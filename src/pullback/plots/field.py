@@ -47,7 +47,7 @@ class Field:
     @property
     def relative(self) -> np.ndarray:
         """log10 of the magnification over that of the typical sample, ``(rows, columns)``."""
-        return (self.nats - self.reference) / np.log(10.0)
+        return decades(self.nats, self.reference)
 
 
 def latent_box(points: Float[np.ndarray, "n d"], margin: float = MARGIN) -> Float[np.ndarray, "d 2"]:
@@ -115,6 +115,17 @@ def magnification_at(
     return torch.cat(parts).double().cpu().numpy()
 
 
+def typical(nats: Float[np.ndarray, " n"]) -> float:
+    """The median of the finite values: the magnification at the typical sample; 0 where there is none."""
+    finite = nats[np.isfinite(nats)]
+    return float(np.median(finite)) if finite.size else 0.0
+
+
+def decades(nats: np.ndarray, reference: float) -> np.ndarray:
+    """log10 of a magnification over the reference."""
+    return (nats - reference) / np.log(10.0)
+
+
 def magnification_field(
     metric: Any,
     codes: Float[np.ndarray, "n d"],
@@ -129,5 +140,5 @@ def magnification_field(
     shape = (resolution, resolution) if len(box) == 2 else (1, resolution)
     nats = magnification_at(metric, points)
     if reference is None:
-        reference = float(np.median(magnification_at(metric, codes[:: 1 + len(codes) // 2000])))
+        reference = typical(magnification_at(metric, codes[:: 1 + len(codes) // 2000]))
     return Field(box, nats.reshape(shape), remoteness(points, codes).reshape(shape), reference)

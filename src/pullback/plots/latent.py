@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
 from pullback.plots.arguments import check_array, check_labels
-from pullback.plots.field import Field, latent_box, magnification_at, magnification_field
+from pullback.plots.field import Field, decades, latent_box, magnification_at, magnification_field, typical
 from pullback.plots.labels import Labels, read_labels
 from pullback.plots.plane import Plane, plane_of
 from pullback.plots.style import (
@@ -152,7 +152,7 @@ def magnification_map(
     plane = plane_of(codes)
     if d > 2:
         nats = magnification_at(metric, codes)
-        relative = (nats - np.median(nats)) / np.log(10)
+        relative = decades(nats, typical(nats))
         low, high = relative_limits(relative, np.zeros(len(codes), dtype=bool))
         drawn = ax.scatter(
             *plane.project(codes).T, c=relative, s=12, cmap=magnification_colormap(), vmin=low, vmax=high,

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from pullback.plots.style import CATEGORICAL, axes_or_new, finish
 
+TOTAL = "loss"
 VALIDATION = "validation/"
 
 
@@ -60,7 +61,7 @@ def loss_curves(history: Any, *, terms: Sequence[str] | None = None, ax: Axes | 
 
     Example:
         >>> import pullback as pb
-        >>> ax = pb.plots.loss_curves({"total": [3.0, 2.0, 1.5], "validation/total": [3.2, 2.4, 2.1]})
+        >>> ax = pb.plots.loss_curves({"loss": [3.0, 2.0, 1.5], "validation/loss": [3.2, 2.4, 2.1]})
         >>> len(ax.lines)
         2
     """
@@ -73,7 +74,7 @@ def loss_curves(history: Any, *, terms: Sequence[str] | None = None, ax: Axes | 
     if not curves:
         raise ValueError("history: expected at least one term with a number for each epoch, got none")
     known = [curve.name for curve in curves]
-    wanted = list(terms) if terms is not None else (["total"] if "total" in known else known)
+    wanted = list(terms) if terms is not None else ([TOTAL] if TOTAL in known else known)
     for name in wanted:
         if name not in known:
             raise ValueError(f"terms: expected some of {', '.join(known)}, got {name!r}")

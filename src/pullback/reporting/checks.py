@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Verdict = Literal["pass", "attention", "fail"]
@@ -54,10 +54,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All checks of a fitted model on its data."""
+    """All checks of a fitted model on its data, the numbers behind them, and the paths that were computed."""
 
     checks: tuple[Check, ...]
     measures: Measures
+    paths: Any = field(default=None, repr=False, compare=False)  # a `Paths`, or None
 
     def __getitem__(self, key: str) -> Check:
         for check in self.checks:
@@ -116,7 +117,7 @@ class Diagnosis:
         }
 
 
-def judge(measures: Measures) -> Diagnosis:
+def judge(measures: Measures, paths: Any = None) -> Diagnosis:
     """Compare the measured numbers with the thresholds."""
     checks = (
         _reconstruction(measures),
@@ -128,7 +129,7 @@ def judge(measures: Measures) -> Diagnosis:
         _dimensions(measures),
         _training(measures),
     )
-    return Diagnosis(checks, measures)
+    return Diagnosis(checks, measures, paths)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -265,7 +266,7 @@ def _geodesics(m: Measures) -> Check:
         "thresholds": "pass if all are certified, attention from three quarters",
     }
     if m.geodesics == 0:
-        sentence = "No pair of distinct codes to join."
+        sentence = "There are no two distinct codes to join at which the decoder depends on the code."
         return Check(value=None, text="none computed", verdict="attention", sentence=sentence, **common)
     share = m.geodesics_converged / m.geodesics
     verdict: Verdict = "pass" if share == 1 else "attention" if share >= 0.75 else "fail"

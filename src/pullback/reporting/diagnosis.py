@@ -17,9 +17,11 @@ from pullback.reporting.measures import (
     unexplained_share,
 )
 from pullback.reporting.pairs import Paths, choose_pairs, compare_paths
+from pullback.validation import check_whole
 
 NEIGHBOURHOOD_ROWS = 2000
 CONDITION_ROWS = 1000
+WORST_CONDITION = 1e12
 
 
 def diagnose(
@@ -55,15 +57,21 @@ def diagnose(
         >>> len(diagnosis.summary())
         5
     """
+    check_whole("n_geodesics", n_geodesics)
     evidence = gather(model, X, labels=labels, max_points=max_points, random_state=random_state)
     return measure(evidence, join(evidence, n_geodesics))
 
 
 def join(evidence: Evidence, n_geodesics: int) -> Paths | None:
-    """Geodesics between far-apart sampled rows; None where there are none to join."""
+    """Geodesics between far-apart sampled rows; None where there are none to join.
+
+    A path cannot start where the decoder does not depend on the code, so such rows are passed over.
+    """
     codes = evidence.shown_codes
-    pairs = choose_pairs(codes, n_geodesics, evidence.labels, evidence.sample_names)
-    return compare_paths(evidence.metric, codes, pairs) if pairs else None
+    rows = np.flatnonzero(condition_numbers(evidence.metric, codes) < WORST_CONDITION)
+    labels = None if evidence.labels is None else evidence.labels.take(rows)
+    pairs = choose_pairs(codes[rows], n_geodesics, labels, [evidence.sample_names[row] for row in rows])
+    return compare_paths(evidence.metric, codes[rows], pairs) if pairs else None
 
 
 def measure(evidence: Evidence, paths: Paths | None) -> Diagnosis:
@@ -98,7 +106,8 @@ def measure(evidence: Evidence, paths: Paths | None) -> Diagnosis:
             converged=bool(getattr(evidence.model, "converged_", True)),
             message=str(getattr(evidence.model, "message_", "") or ""),
             history_finite=all(bool(np.isfinite(curve.training).all()) for curve in curves),
-        )
+        ),
+        paths,
     )
 
 

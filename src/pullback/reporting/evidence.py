@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from pullback.inputs import Table, read_input
 from pullback.plots.arguments import check_labels
-from pullback.plots.field import light_metric
+from pullback.plots.field import decades, light_metric, magnification_at, typical
 from pullback.plots.labels import Labels, read_labels
 from pullback.plots.plane import Plane, plane_of
 from pullback.validation import check_whole
@@ -40,6 +40,7 @@ class Evidence:
     sample_names: tuple[str, ...]  # of the sampled rows
     image_shape: tuple[int, int, int] | None
     labels: Labels | None  # of the sampled rows
+    nats: np.ndarray  # (m,) magnification at the sampled rows
     plane: Plane
     random_state: int
 
@@ -47,6 +48,11 @@ class Evidence:
     def shown_codes(self) -> np.ndarray:
         """Codes of the sampled rows, ``(m, d)``."""
         return self.codes[self.rows]
+
+    @property
+    def decades(self) -> np.ndarray:
+        """Magnification at the sampled rows over that of the typical one, log10, ``(m,)``."""
+        return decades(self.nats, typical(self.nats))
 
     @property
     def errors(self) -> np.ndarray:
@@ -146,9 +152,10 @@ def gather(
     shape = table.image_shape or getattr(model, "image_shape_", None)
     unit_scale, units = _unit_scale(model, x, is_image=shape is not None)
     samples = [f"row {row}" for row in rows] if table.sample_names is None else table.sample_names[rows]
+    metric = light_metric(model.metric(dtype=torch.float64))
     return Evidence(
         model=model,
-        metric=light_metric(model.metric(dtype=torch.float64)),
+        metric=metric,
         n=n,
         codes=codes,
         rows=rows,
@@ -162,6 +169,7 @@ def gather(
         sample_names=tuple(str(name) for name in samples),
         image_shape=None if shape is None else (int(shape[0]), int(shape[1]), int(shape[2])),
         labels=None if read is None else read.take(rows),
+        nats=magnification_at(metric, codes[rows]),
         plane=plane_of(codes),
         random_state=random_state,
     )

@@ -15,7 +15,7 @@ from bokeh.models import (
     Select,
 )
 
-from pullback.plots.field import Field, fit_box, latent_box, magnification_at, magnification_field
+from pullback.plots.field import Field, fit_box, latent_box, magnification_field, typical
 from pullback.plots.labels import Labels
 from pullback.plots.style import (
     HAIRLINE,
@@ -86,7 +86,6 @@ class LatentMap:
     choice: Select
     field: Field | None
     features: tuple[str, ...]
-    decades: np.ndarray  # magnification of the drawn samples over that of the typical one, log10
     pictured: int  # samples that carry a picture
 
 
@@ -97,7 +96,8 @@ def field_behind(evidence: Evidence) -> Field | None:
         return None
     box = latent_box(evidence.codes)
     box = fit_box(box, ASPECT) if d == 2 else box
-    return magnification_field(evidence.metric, evidence.codes, box=box)
+    reference = typical(evidence.nats)
+    return magnification_field(evidence.metric, evidence.codes, box=box, reference=reference)
 
 
 def on_page(evidence: Evidence, z: np.ndarray) -> np.ndarray:
@@ -122,7 +122,7 @@ def latent_figure(evidence: Evidence, field: Field | None) -> LatentMap:
     one = evidence.codes.shape[1] == 1
     if one:
         points[:, 1] = np.random.default_rng(evidence.random_state).uniform(-1, 1, len(points))
-    source, pictured, decades = _source(evidence, points)
+    source, pictured = _source(evidence, points)
     fig = new_figure(height=340 if one else 620, **_axes(evidence, one))
     profile = None
     if one and field is not None:
@@ -138,9 +138,9 @@ def latent_figure(evidence: Evidence, field: Field | None) -> LatentMap:
     tips = _tooltip(evidence)
     fig.add_tools(new_hover(renderers, tips, point_policy="follow_mouse", attachment="horizontal"))
     features = spread_features(evidence)
-    choice = _color_choice(fig, evidence, source, features, renderers, colors, legend, decades)
+    choice = _color_choice(fig, evidence, source, features, renderers, colors, legend)
     names = tuple(evidence.feature_names[j] for j in features)
-    return LatentMap(fig, profile, choice, field, names, decades, pictured)
+    return LatentMap(fig, profile, choice, field, names, pictured)
 
 
 def _axes(evidence: Evidence, one: bool) -> dict[str, Any]:
@@ -150,9 +150,8 @@ def _axes(evidence: Evidence, one: bool) -> dict[str, Any]:
     return {"x_axis_label": names[0], "y_axis_label": names[1], "match_aspect": True}
 
 
-def _source(evidence: Evidence, points: np.ndarray) -> tuple[ColumnDataSource, int, np.ndarray]:
-    nats = magnification_at(evidence.metric, evidence.shown_codes)
-    decades = (nats - np.median(nats)) / np.log(10)
+def _source(evidence: Evidence, points: np.ndarray) -> tuple[ColumnDataSource, int]:
+    decades = evidence.decades
     data: dict[str, Any] = {
         "x": points[:, 0].astype(np.float32),
         "y": points[:, 1].astype(np.float32),
@@ -174,7 +173,7 @@ def _source(evidence: Evidence, points: np.ndarray) -> tuple[ColumnDataSource, i
         data["top"] = top_features(evidence)
     for j in spread_features(evidence):
         data[f"feature{j}"] = evidence.x[:, j].astype(np.float32)
-    return ColumnDataSource(data), pictured, decades
+    return ColumnDataSource(data), pictured
 
 
 def _tooltip(evidence: Evidence) -> str:
@@ -212,11 +211,11 @@ def _scatter(
         renderers.append(renderer)
         colors.append(color)
         entries.append((shorten(name, 22), renderer))
-    layout = {"orientation": "horizontal", "ncols": 10} if below else {"orientation": "vertical", "ncols": 1}
+    layout: dict[str, Any] = {"location": "top_left", "margin": 14}
+    if below:
+        layout = {"orientation": "horizontal", "ncols": 10}
     title = shorten(labels.name, 22)
-    legend = new_legend(
-        entries, title=title, spacing=1, glyph_width=14, label_standoff=4, margin=14, **layout
-    )
+    legend = new_legend(entries, title=title, spacing=1, glyph_width=14, label_standoff=4, **layout)
     fig.add_layout(legend, "below" if below else "right")
     return renderers, colors, legend
 
@@ -229,9 +228,8 @@ def _color_choice(
     renderers: list[Any],
     colors: list[str],
     legend: Legend | None,
-    decades: np.ndarray,
 ) -> Select:
-    ends = _ends(decades)
+    ends = _ends(evidence.decades)
     numbers = color_mapper(numeric_colormap(), 0.0, 1.0)
     stretch = magnification_mapper(*ends)
     size: dict[str, Any] = {"width": 12, "height": 300, "visible": False}

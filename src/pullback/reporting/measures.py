@@ -54,9 +54,11 @@ def condition_numbers(metric: Any, z: Float[np.ndarray, "n d"], *, chunk_size: i
     values = []
     for chunk in latent_tensor(metric, z).split(chunk_size):
         # float64: the ratio of eigenvalues is lost in float32 beyond 1e7.
-        eigenvalues = torch.linalg.eigvalsh(metric.tensor(chunk).detach().double())
+        g = metric.tensor(chunk).detach().double()
+        eigenvalues = torch.linalg.eigvalsh(torch.where(torch.isfinite(g), g, 0.0))
         low, high = eigenvalues[:, 0], eigenvalues[:, -1]
-        values.append(torch.where(low > 0, high / low, torch.inf))
+        regular = torch.isfinite(g).flatten(1).all(1) & (low > 0)
+        values.append(torch.where(regular, high / low, torch.inf))
     return torch.cat(values).cpu().numpy()
 
 

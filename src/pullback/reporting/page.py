@@ -68,9 +68,10 @@ def _card(check: Check) -> str:
 
 
 def definitions(values: Mapping[str, object]) -> str:
-    """Names and values as a definition list."""
+    """Names and values as a definition list; each pair in a box of its own."""
     items = "".join(
-        f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>" for name, value in values.items()
+        f"<div><dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd></div>"
+        for name, value in values.items()
     )
     return f"<dl>{items}</dl>"
 

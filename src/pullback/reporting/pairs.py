@@ -97,6 +97,8 @@ def choose_pairs(
     codes: Float[np.ndarray, "n d"], count: int, labels: Labels | None, names: Sequence[str]
 ) -> tuple[Pair, ...]:
     """Typical samples of different classes first, then far-apart samples across the whole map."""
+    if len(codes) < 2:
+        return ()
     pairs: list[Pair] = []
     if labels is not None and not labels.numeric:
         middle = medoids(codes, labels.values)

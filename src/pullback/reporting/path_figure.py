@@ -11,7 +11,7 @@ from bokeh.models import (
     Select,
 )
 
-from pullback.plots.field import Field, magnification_at
+from pullback.plots.field import Field
 from pullback.plots.latent import relative_limits
 from pullback.plots.style import (
     GEODESIC,
@@ -130,8 +130,7 @@ def _background(fig: Any, evidence: Evidence, field: Field | None) -> None:
 
 
 def _points_by_magnification(fig: Any, evidence: Evidence, codes: np.ndarray) -> None:
-    nats = magnification_at(evidence.metric, evidence.shown_codes)
-    decades = (nats - np.median(nats)) / np.log(10)
+    decades = evidence.decades
     low, high = relative_limits(decades, np.zeros(len(decades), dtype=bool))
     mapper = magnification_mapper(low, high)
     source = ColumnDataSource(

@@ -29,24 +29,23 @@ def checks_section(evidence: Evidence, diagnosis: Diagnosis) -> Section:
     return Section("checks", "Checks", "Checks", note, checks_box(diagnosis), "")
 
 
-def map_sections(
-    evidence: Evidence, paths: Paths | None, diagnosis: Diagnosis
-) -> tuple[list[Section], Figures]:
+def map_sections(evidence: Evidence, diagnosis: Diagnosis) -> tuple[list[Section], Figures]:
     """The latent map and the geodesics, which share the field behind them."""
     field = field_behind(evidence)
+    paths: Paths | None = diagnosis.paths
     drawn = latent_figure(evidence, field)
     figures: Figures = {"map": drawn.figure, "colour": drawn.choice}
     drawing = "{{map}}"
     if drawn.profile is not None:
         figures["profile"] = drawn.profile
         drawing = "<div>{{profile}}{{map}}</div>"
-    side = f"<div>{{{{colour}}}}{_facts(evidence, diagnosis, drawn.decades)}</div>"
+    side = f"<div>{{{{colour}}}}{_facts(evidence, diagnosis)}</div>"
     note, reading = wording.map_note(evidence, drawn.pictured), wording.map_reading(evidence)
     body = f'<div class="split">{drawing}{side}</div>'
     sections = [Section("map", "Latent map", "Latent map", note, body, reading)]
     title = "Geodesics against straight lines"
     if paths is None:
-        reason = "All codes coincide, so there is no pair of samples to join."
+        reason = diagnosis["geodesics"].sentence
         return [*sections, Section("geodesics", title, "Geodesics", reason, "", "")], figures
     part = path_map(evidence, paths, field)
     figures |= {"path": part.choice, "paths": part.figure}
@@ -56,8 +55,8 @@ def map_sections(
     return [*sections, Section("geodesics", title, "Geodesics", note, body, reading)], figures
 
 
-def _facts(evidence: Evidence, diagnosis: Diagnosis, decades: np.ndarray) -> str:
-    finite = decades[np.isfinite(decades)]
+def _facts(evidence: Evidence, diagnosis: Diagnosis) -> str:
+    finite = evidence.decades[np.isfinite(evidence.decades)]
     stretch = "none"
     if finite.size:
         low, high = (10.0**q for q in np.quantile(finite, [0.01, 0.99]))
@@ -121,7 +120,7 @@ def origin_section(command: str, versions: dict[str, str], options: dict[str, st
     """The exact command, versions and options that made the page."""
     body = (
         f"<h3>Command</h3><pre><code>{escape(command)}</code></pre>"
-        f'<div class="grid"><div><h3>Versions</h3>{definitions(versions)}</div>'
-        f"<div><h3>Options of the model</h3>{definitions(options)}</div></div>"
+        f'<div class="origin"><div><h3>Versions</h3>{definitions(versions)}</div>'
+        f'<div class="many"><h3>Options of the model</h3>{definitions(options)}</div></div>'
     )
     return Section("origin", "How this page was made", "How it was made", "", body, "")

@@ -20,6 +20,7 @@ from pullback.reporting.sections import (
     reconstruction_section,
     training_section,
 )
+from pullback.reporting.thumbnails import shorten
 from pullback.reporting.wording import plural
 from pullback.validation import check_whole
 
@@ -55,7 +56,8 @@ def report(
         feature_names: names of the p features; a DataFrame or AnnData brings its own.
         max_points: samples drawn at most.
         n_geodesics: pairs of samples joined by geodesics.
-        diagnosis: the result of `diagnose` on the same model and data; None computes it.
+        diagnosis: what `diagnose` found for the same model, data and labels; its checks and paths are shown
+            and not computed again. None computes them.
         command: what made the page, printed at its end; None prints the call.
         overwrite: replace a file that is already there.
         random_state: seed of the samples.
@@ -80,7 +82,7 @@ def report(
         True
     """
     path = check_writable(path, overwrite=overwrite)
-    check_whole("n_geodesics", n_geodesics, minimum=1)
+    check_whole("n_geodesics", n_geodesics)
     evidence = gather(
         model,
         X,
@@ -90,9 +92,8 @@ def report(
         max_points=max_points,
         random_state=random_state,
     )
-    paths = join(evidence, n_geodesics)
-    found = measure(evidence, paths) if diagnosis is None else diagnosis
-    sections, figures = map_sections(evidence, paths, found)
+    found = measure(evidence, join(evidence, n_geodesics)) if diagnosis is None else diagnosis
+    sections, figures = map_sections(evidence, found)
     rebuilt, more = reconstruction_section(evidence)
     training, curves = training_section(evidence, found)
     origin = origin_section(command or _call(model, path), _versions(), _options(model))
@@ -144,4 +145,5 @@ def _versions() -> dict[str, str]:
 def _options(model: Any) -> dict[str, str]:
     if not hasattr(model, "get_params"):
         return {}
-    return {name: repr(value) for name, value in model.get_params(deep=False).items()}
+    found = model.get_params(deep=False)
+    return {name: shorten(" ".join(repr(value).split()), 200) for name, value in found.items()}
