@@ -2,8 +2,8 @@
 The latent space of handwritten digits
 ======================================
 
-Fit a variational autoencoder, look at how much its decoder stretches each part of the latent space, and join digits
-by the shortest paths of the decoder's metric.
+Fit a variational autoencoder, look at how much its decoder stretches each part of the latent space, and join
+digits by the shortest paths of the decoder's metric.
 """
 
 import matplotlib.pyplot as plt
@@ -17,8 +17,8 @@ model = pb.VAE(latent_dim=2, max_epochs=60, random_state=0, progress=False).fit(
 codes = torch.as_tensor(model.embedding_)
 
 # %%
-# The metric g(z) = Jᵀ W J is the decoder's: lengths in the latent space are lengths of change in the data. The field
-# behind the codes is ½ log det g, how much a small latent square grows when it is decoded.
+# The metric g(z) = Jᵀ W J is the decoder's: lengths in the latent space are lengths of change in the data.
+# The field behind the codes is ½ log det g, how much a small latent square grows when it is decoded.
 
 metric = model.metric()
 figure, axes = plt.subplots(figsize=(7, 6))
@@ -26,12 +26,13 @@ pb.plots.magnification_map(metric, codes, ax=axes)
 pb.plots.latent_map(codes, labels, ax=axes)
 
 # %%
-# Five pairs of digits, all solved in one call. Every path carries its certificate: whether Newton's method reached a
-# stationary curve, and whether a finer mesh changes it.
+# Five pairs of digits, all solved in one call. Every path carries its certificate: whether Newton's method
+# reached a stationary curve, and whether a finer mesh changes it.
 
 start, end = codes[:5], codes[100:105]
 paths = pb.geodesic(metric, start, end, data=codes)
-straight = pb.curve_length(metric, start[:, None] + torch.linspace(0, 1, 65)[:, None] * (end - start)[:, None])
+steps = torch.linspace(0, 1, 65)[:, None]
+straight = pb.curve_length(metric, start[:, None] + steps * (end - start)[:, None])
 for length, line, converged in zip(paths.length, straight, paths.converged, strict=True):
     print(f"geodesic {float(length):6.2f}   straight line {float(line):6.2f}   converged {bool(converged)}")
 

@@ -40,6 +40,7 @@ circle = torch.linspace(0, 2 * math.pi, 200)
 axes.plot(circle.cos(), circle.sin(), color="0.8", label="equator")
 for k, points in enumerate(paths.points):
     axes.plot(*points.T, color="C0", label="geodesic" if k == 0 else None)
-    axes.plot(*torch.stack([start[k], end[k]]).T, color="C1", ls="--", label="straight line" if k == 0 else None)
+    line = torch.stack([start[k], end[k]])
+    axes.plot(*line.T, color="C1", ls="--", label="straight line" if k == 0 else None)
 axes.set(xlabel="z1", ylabel="z2", aspect="equal", title="Shortest paths of the sphere in its chart")
 axes.legend()
