@@ -29,6 +29,13 @@ $(VENV)/.docs: $(VENV)/.dev
 	$(PIP) --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
+.venv-peers/.made: pyproject.toml constraints-peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-peers.txt \
+		--editable '.[test]' stochman
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps latent-geometry==1.1.0
+	@touch $@
+
 $(VENV)/.data: $(VENV)/.dev constraints-data.txt
 	$(PIP) --no-deps --requirement constraints-data.txt
 	@touch $@
@@ -47,6 +54,9 @@ check: $(VENV)/.dev  ## lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+bench: .venv-peers/.made  ## measure against other packages, one thread, interleaved (minutes)
+	JAXTYPING_DISABLE=1 .venv-peers/bin/python -m pytest benchmarks/bench_*.py --benchmark-only -s -p no:xdist
 
 data: $(VENV)/.data  ## install the packages that carry the optional data sets
 

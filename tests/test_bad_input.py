@@ -101,7 +101,7 @@ CASES: list[Case] = [
     ("VAE: inf", lambda: vae().fit(spoiled_table(INF)), ValueError, "infinity"),
     ("VAE: empty", lambda: vae().fit(np.zeros((0, 5))), ValueError, "0 sample"),
     ("VAE: one row", lambda: vae().fit(TABLE[:1]), ValueError, "minimum of 2"),
-    ("VAE: strings", lambda: vae().fit(np.array([["a", "b"], ["c", "d"]])), ValueError, "expected numbers, got text"),
+    ("VAE: strings", lambda: vae().fit([["a", "b"], ["c", "d"]]), ValueError, "expected numbers, got text"),
     ("VAE: rank", lambda: vae().fit(TABLE[0]), ValueError, "2D"),
     ("VAE: negative counts", lambda: vae(likelihood="poisson").fit(-COUNTS), ValueError, "counts"),
     ("VAE: fractions", lambda: vae(likelihood="negative_binomial").fit(COUNTS + 0.5), ValueError, "counts"),

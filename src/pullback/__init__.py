@@ -1,7 +1,7 @@
 """See, shape and sample the geometry of a latent space.
 
-Public names are resolved on first use (PEP 562), so that ``import pullback`` stays quick and loads no more than
-it needs; ``__init__.pyi`` beside this file tells type checkers the same.
+Public names are resolved on first use (PEP 562), so that ``import pullback`` stays quick and loads no more
+than it needs; ``__init__.pyi`` beside this file tells type checkers the same.
 """
 
 from importlib import import_module
@@ -13,7 +13,9 @@ _ROOMS = ("ambient", "data", "geometry", "jets", "metrics", "models", "plots", "
 
 _HOME = {
     "pullback.jets": (
+        "AttributionWarning",
         "DirectionalJet",
+        "HomogeneityWarning",
         "Jet",
         "LocalAffine",
         "MetricJet",
@@ -27,11 +29,13 @@ _HOME = {
         "metric_jet",
         "reference_jet",
         "register_jet_rule",
+        "tangential_acceleration",
     ),
     "pullback.metrics": ("EuclideanMetric", "PullbackMetric"),
     "pullback.geometry": (
         "Flatness",
         "Geodesic",
+        "Volume",
         "curve_energy",
         "curve_length",
         "distance",
@@ -46,7 +50,7 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = ["__version__", *_ROOMS, *sorted(_MODULE_OF)]
+__all__ = ["__version__", *_ROOMS, *sorted(_MODULE_OF)]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ from pullback.estimators import load as load
 from pullback.estimators import register_module as register_module
 from pullback.geometry import Flatness as Flatness
 from pullback.geometry import Geodesic as Geodesic
+from pullback.geometry import Volume as Volume
 from pullback.geometry import curve_energy as curve_energy
 from pullback.geometry import curve_length as curve_length
 from pullback.geometry import distance as distance
@@ -22,7 +23,9 @@ from pullback.geometry import geodesic as geodesic
 from pullback.geometry import magnification as magnification
 from pullback.geometry import volume as volume
 from pullback.io import FormatError as FormatError
+from pullback.jets import AttributionWarning as AttributionWarning
 from pullback.jets import DirectionalJet as DirectionalJet
+from pullback.jets import HomogeneityWarning as HomogeneityWarning
 from pullback.jets import Jet as Jet
 from pullback.jets import LocalAffine as LocalAffine
 from pullback.jets import MetricJet as MetricJet
@@ -36,6 +39,7 @@ from pullback.jets import local_affine as local_affine
 from pullback.jets import metric_jet as metric_jet
 from pullback.jets import reference_jet as reference_jet
 from pullback.jets import register_jet_rule as register_jet_rule
+from pullback.jets import tangential_acceleration as tangential_acceleration
 from pullback.metrics import EuclideanMetric as EuclideanMetric
 from pullback.metrics import PullbackMetric as PullbackMetric
 from pullback.reporting import Diagnosis as Diagnosis

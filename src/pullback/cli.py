@@ -98,8 +98,9 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        if hasattr(error, "format_message"):  # the argument parser's own errors
-            text = (error.format_message() or type(error).__name__).rstrip(".") + "."
+        usage = getattr(error, "format_message", None)  # the argument parser's own errors have it
+        if usage is not None:
+            text = (usage() or type(error).__name__).rstrip(".") + "."
             return _fail(f"{text} See 'pullback COMMAND --help'.", 2)
         return _fail(str(error) or type(error).__name__, 1)
 

@@ -1,7 +1,8 @@
 """The shape alphabet and the protocols of the package.
 
 Letters in shape annotations: ``n`` points, ``p`` data features, ``d`` latent dimensions, ``r`` rank of an
-ambient factor, ``b`` rows of a batch, ``m`` pairs of points (in `pullback.jets`: rows of a jet), ``k`` classes.
+ambient factor, ``b`` rows of a batch, ``m`` pairs of points (in `pullback.jets`: rows of a jet), ``k``
+classes.
 """
 
 from collections.abc import Callable
@@ -45,7 +46,7 @@ class Ambient(Protocol):
         ...
 
     def flattening(self) -> nn.Module | None:
-        """A map phi with W = (d phi)^T (d phi), so that phi after f is an isometric embedding; None if there is none."""
+        """A map phi with W = (d phi)^T (d phi): phi after f is an isometric embedding. None if absent."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Checks of arguments at the public boundary: each raises with the argument, what was expected and what came."""
+"""Checks of arguments at the public boundary: each names the argument, what was expected and what came."""
 
 from collections.abc import Iterable, Sequence
 
@@ -43,7 +43,7 @@ def check_finite(name: str, tensor: Tensor) -> None:
 
 
 def check_points(name: str, z: object, dim: int | None = None, *, finite: bool = True) -> Tensor:
-    """Return ``z`` if it is a floating-point tensor ``(n, d)``; raise ``TypeError`` or ``ValueError`` otherwise."""
+    """Return ``z`` if it is a floating-point tensor ``(n, d)``; raise ``TypeError``/``ValueError`` if not."""
     if not isinstance(z, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(z).__name__}; use torch.as_tensor(...)")
     if z.ndim != 2 or not z.is_floating_point():

@@ -1,5 +1,7 @@
 """One function per file format: from a path to numbers, names and what lies beside them."""
 
+import logging
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,8 @@ import pyarrow.parquet
 
 from pullback.data.columns import plain
 from pullback.data.dataset import UNNAMED, DataError
+
+logger = logging.getLogger(__name__)
 
 BLOCK = 1 << 24
 """Bytes of text parsed at a time: a row of tens of thousands of columns takes half a megabyte."""
@@ -158,9 +162,14 @@ def read_h5ad(path: Path, *, layer: str | None = None) -> Source:
     """AnnData on HDF5; needs the extra ``bio``. Sparse matrices are made dense."""
     anndata = _import_anndata(path)
     try:
-        return _from_anndata(path, anndata.read_h5ad(path), layer)
+        with warnings.catch_warnings(record=True) as notices:  # anndata's, about files of old layout
+            warnings.simplefilter("always")
+            table = anndata.read_h5ad(path)
     except OSError as error:
         raise DataError(f"{path}: not readable as .h5ad: {error}") from error
+    for notice in notices:
+        logger.info("%s: %s", path, " ".join(str(notice.message).split()))
+    return _from_anndata(path, table, layer)
 
 
 def read_zarr(

@@ -6,7 +6,7 @@ Geometry sees a metric only through `BaseMetric`; `as_metric` gives the same fac
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -153,7 +153,7 @@ class AdaptedMetric(BaseMetric):
     def embedding(self) -> Map | None:
         """The object's embedding, if it has one."""
         embedding: Any = getattr(self.source, "embedding", None)
-        return embedding if callable(embedding) else None
+        return cast(Map, embedding) if callable(embedding) else None
 
     def __repr__(self) -> str:
         return f"AdaptedMetric({self.source!r})"

@@ -76,8 +76,8 @@ class FitResult:
         best_epoch: epoch whose weights the model holds, counted from 1; 0 are the initial weights.
         best_loss: its loss, of held-out rows where there are any.
         converged: the loss had stopped to fall (see `pullback.training.verdict`).
-        ending: "finished" all epochs, "stopped" early by patience, "failed" by a loss that is not finite or huge,
-            or "interrupted" by a signal.
+        ending: "finished" all epochs, "stopped" early by patience, "failed" by a loss that is not finite or
+            huge, or "interrupted" by a signal.
         message: why training ended, and what to try where that is not satisfactory.
         steps: optimiser steps, over all resumed parts.
         seconds: time in training, over all resumed parts.
