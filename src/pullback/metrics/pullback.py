@@ -16,6 +16,9 @@ from pullback.typing import Ambient, Map
 
 logger = logging.getLogger(__name__)
 
+# From this many points on, reducing the last layers once costs less than carrying their outputs for each point.
+COMPACT_POINTS = 256
+
 
 class PullbackMetric(BaseMetric):
     """g(z) = Jᵀ W J with J the Jacobian of a decoder and W an ambient metric.
@@ -100,8 +103,10 @@ class PullbackMetric(BaseMetric):
                 )
             if self._flattening is None:
                 return at.project(_jacobian(self.decoder, z))
-        assert self.embedding is not None
-        return _jacobian(self.embedding, z)
+        many = len(z) >= COMPACT_POINTS and not torch.is_grad_enabled()
+        embedding = self.compact_embedding() if many else self.embedding
+        assert embedding is not None
+        return _jacobian(embedding, z)
 
     @property
     def _has_factor(self) -> bool:
