@@ -32,7 +32,7 @@ $(VENV)/.docs: $(VENV)/.dev
 .venv-peers/.made: pyproject.toml constraints-peers.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-peers.txt \
-		--editable '.[test]' stochman
+		--editable . stochman pytest pytest-benchmark
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps latent-geometry==1.1.0
 	@touch $@
 
@@ -56,7 +56,8 @@ check: $(VENV)/.dev  ## lint, types, layers
 	$(BIN)/lint-imports
 
 bench: .venv-peers/.made  ## measure against other packages, one thread, interleaved (minutes)
-	JAXTYPING_DISABLE=1 .venv-peers/bin/python -m pytest benchmarks/bench_*.py --benchmark-only -s -p no:xdist
+	.venv-peers/bin/python -m pytest benchmarks/bench_*.py --benchmark-only -s --noconftest \
+		--override-ini addopts=--import-mode=importlib
 
 data: $(VENV)/.data  ## install the packages that carry the optional data sets
 

@@ -21,6 +21,7 @@ NET = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 3))
 METRIC = pb.PullbackMetric(NET)
 DROPOUT = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
 WIDE = torch.zeros(4, 3)
+ACCELERATION = pb.tangential_acceleration
 BOX = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
 DEFAULT = pb.Autoencoder("two", progress=False)
 TABLE = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
@@ -65,6 +66,7 @@ CASES: list[Case] = [
     ("contract_hessian: shape", lambda: pb.contract_hessian(NET, POINTS, POINTS), ValueError, "covectors"),
     ("contract_third: shape", lambda: pb.contract_third(NET, POINTS, POINTS), ValueError, "covectors"),
     ("metric_jet: ambient", lambda: pb.metric_jet(NET, POINTS, pb.ambient.Poisson()), TypeError, "ambient"),
+    ("tangential_acceleration: shape", lambda: ACCELERATION(NET, POINTS, WIDE), ValueError, "v"),
     ("register_jet_rule: type", lambda: pb.register_jet_rule("Linear", print), TypeError, "module_type"),
     ("local_affine: smooth", lambda: pb.local_affine(NET, POINTS, map="local_linear"), ValueError, "Tanh"),
     ("local_affine: rank", lambda: pb.local_affine(NET, torch.zeros(5)), ValueError, "x: expected"),
@@ -77,8 +79,8 @@ CASES: list[Case] = [
     # metrics
     ("EuclideanMetric: dim", lambda: pb.EuclideanMetric(0), ValueError, "dim"),
     ("PullbackMetric: decoder", lambda: pb.PullbackMetric(3), TypeError, "decoder"),
-    ("PullbackMetric: train", lambda: pb.PullbackMetric(DROPOUT), ValueError, "eval"),
-    ("PullbackMetric: width", lambda: METRIC.tensor(WIDE), ValueError, "expected"),
+    ("PullbackMetric: train", lambda: pb.PullbackMetric(DROPOUT).tensor(POINTS), ValueError, "eval"),
+    ("PullbackMetric: width", lambda: pb.magnification(METRIC, WIDE), ValueError, "expected"),
     # geometry
     ("geodesic: NaN", lambda: pb.geodesic(METRIC, POINTS, spoiled(NAN)), ValueError, "end: "),
     ("geodesic: inf", lambda: pb.geodesic(METRIC, spoiled(INF), POINTS), ValueError, "start: "),
@@ -89,7 +91,7 @@ CASES: list[Case] = [
     ("geodesic: metric", lambda: pb.geodesic(NET, POINTS, POINTS), TypeError, "wrap a decoder"),
     ("geodesic: strings", lambda: pb.geodesic(METRIC, "a", "b"), TypeError, "start: expected"),
     ("distance: lengths", lambda: pb.distance(METRIC, POINTS, POINTS[:3]), ValueError, "expected"),
-    ("curve_length: rank", lambda: pb.curve_length(METRIC, POINTS), ValueError, "points"),
+    ("curve_length: rank", lambda: pb.curve_length(METRIC, POINTS[0]), ValueError, "points"),
     ("curve_energy: one node", lambda: pb.curve_energy(METRIC, torch.zeros(1, 1, 2)), ValueError, "points"),
     ("magnification: NaN", lambda: pb.magnification(METRIC, spoiled(NAN)), ValueError, "z: expected finite"),
     ("magnification: metric", lambda: pb.magnification(NET, POINTS), TypeError, "metric: expected"),

@@ -110,6 +110,15 @@ def test_transform_encodes_rows(run: Path, table: Path, tmp_path: Path) -> None:
     assert np.allclose(codes, pb.load(run).embedding_, atol=1e-6)
 
 
+def test_transform_needs_no_label(run: Path, table: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new.csv"
+    pd.read_csv(table).drop(columns="kind").to_csv(new, index=False)
+    assert main(["transform", str(run), str(new), "-o", str(tmp_path / "codes.parquet")]) == 0
+    codes = pd.read_parquet(tmp_path / "codes.parquet")
+    assert list(codes.columns) == ["sample", "z1", "z2"]
+    assert np.array_equal(codes[["z1", "z2"]].to_numpy(), pb.load(run).embedding_)
+
+
 def test_sample_is_repeatable(run: Path, tmp_path: Path) -> None:
     for name in ("a.csv", "b.csv"):
         assert main(["sample", str(run), "-o", str(tmp_path / name), "-n", "7", "--seed", "3"]) == 0
@@ -164,7 +173,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
         (["fit", "{table}", "-o", "{new}", "--model", "vea"], 2, "'vae', 'autoencoder'"),
         (["fit", "{table}", "-o", "{new}", "--set", "lrr=1"], 2, "lrr"),
         (["fit", "{table}", "-o", "{new}", "--set", "lr"], 2, "NAME=VALUE"),
-        (["fit", "{table}", "-o", "{new}", "--epochs", "many"], 2, "many"),
+        (["fit", "{table}", "-o", "{new}", "--epochs", "many"], 2, "integer"),
         (["fit", "{new}/absent.csv", "-o", "{new}"], 1, "absent.csv: no such file"),
         (["fit", "data:digit", "-o", "{new}"], 1, "did you mean 'digits'"),
         (["fit", "{table}", "-o", "{new}"], 1, "cell"),

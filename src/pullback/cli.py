@@ -259,7 +259,7 @@ def transform(
 ) -> None:
     """Encode the rows of DATA with a trained model."""
     model, record = _open_run(run)
-    dataset = pb.data.resolve(data, **record["reading"])
+    dataset = _resolve_again(data, record)
     codes = model.transform(_values(dataset))
     pb.data.write_table(out, _code_columns(dataset, codes), overwrite=overwrite)
     _done(as_json, out=str(out), rows=len(codes), latent_dim=codes.shape[1])
@@ -338,7 +338,11 @@ def report(
     page = out or run / REPORT_FILE
     if page.exists() and not overwrite:
         raise FileExistsError(f"{page}: already there; pass --overwrite or choose another --out")
-    dataset = pb.data.resolve(data or record["data"], **record["reading"])
+    if data is None and record["data"] is None:
+        raise ValueError(
+            "--data: expected a file or data:NAME; the model was saved without a record of its data"
+        )
+    dataset = _resolve_again(data or record["data"], record)
     values = _values(dataset)
     diagnosis = pb.diagnose(model, values, labels=dataset.y)
     written = pb.report(
@@ -427,6 +431,12 @@ def _open_run(run: Path) -> tuple[Any, dict[str, Any]]:
     model = pb.load(run)
     record = json.loads((run / RUN_FILE).read_text()) if (run / RUN_FILE).is_file() else {}
     return model, {"data": None, "reading": {}} | record
+
+
+def _resolve_again(data: str, record: dict[str, Any]) -> Any:
+    """Read data as those of the fit were read; new rows need no label."""
+    reading = record["reading"]
+    return pb.data.resolve(data, **reading, **({"absent_label": "ignore"} if "label" in reading else {}))
 
 
 def _read_config(path: Path | None) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def read_table(
     key: str | None = None,
     separator: str | None = None,
     header: bool | Literal["auto"] | None = None,
+    absent_label: Literal["error", "ignore"] = "error",
 ) -> Dataset:
     """Read .csv .tsv (also .gz), .parquet, .npy, .npz, .h5ad or .zarr; numbers and dtype stay as they are.
 
@@ -63,6 +64,7 @@ def read_table(
         layer: of an AnnData file; by default its ``X``.
         key: name of the array in .npz or a Zarr group with several.
         separator: of a text file; by default by its ending.
+        absent_label: ``"ignore"`` reads rows that have no label column, e.g. new ones to be encoded.
         header: whether a text file's first row holds names; ``"auto"`` (default) refuses numbers there.
 
     Raises:
@@ -85,6 +87,7 @@ def read_table(
     """
     check_choice("missing", missing, ("error", "drop", "mean", "median"))
     check_choice("categorical", categorical, ("error", "onehot"))
+    check_choice("absent_label", absent_label, ("error", "ignore"))
     path = Path(path)
     suffix = _suffix(path)
     _check_present(path, suffix)
@@ -99,6 +102,8 @@ def read_table(
     if "aside" in accepted:
         given["aside"] = tuple(name for name in (label, id, *(kept or ())) if name is not None)
     source = reader(path, **given)
+    if absent_label == "ignore" and label not in source.beside:
+        label = None
     try:
         return _assemble(path, source, label, id, kept, _as_list(drop), missing, categorical)
     except DataError as error:
