@@ -15,8 +15,8 @@ from pullback.metrics import PullbackMetric
 MARGIN = 0.1
 RESOLUTION = 100
 QUANTILE = 0.99
-FADE = 0.92
-"""How far the field fades to white where there are no data."""
+FADE_END = 2.0
+"""Remoteness at which a field has faded to white."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Field:
 
     @property
     def veil(self) -> np.ndarray:
-        """How far each grid point fades to white, from 0 on the data to `FADE` twice as far as usual."""
-        step = np.clip(self.remoteness - 1, 0, 1)
-        return FADE * step * step * (3 - 2 * step)
+        """How far each grid point fades to white: 0 on the data, 1 from `FADE_END` on."""
+        step = np.clip((self.remoteness - 1) / (FADE_END - 1), 0, 1)
+        return step * step * (3 - 2 * step)
 
     @property
     def relative(self) -> np.ndarray:

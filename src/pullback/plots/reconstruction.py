@@ -59,7 +59,7 @@ def reconstructions(
     a, b = x.ravel(), y.ravel()
     if a.size > max_points:
         chosen = np.random.default_rng(random_state).choice(a.size, max_points, replace=False)
-        title = f"{title} ({max_points} of {a.size} values, sampled)"
+        title = f"{title}\n({max_points} of {a.size} values, sampled)"
         a, b = a[chosen], b[chosen]
     ax = axes_or_new(ax, (4.6, 4.4))
     low, high = float(min(a.min(), b.min())), float(max(a.max(), b.max()))

@@ -44,8 +44,6 @@ from pullback.reporting.thumbnails import pictures, shorten, top_features
 MAX_FEATURES = 12
 ERROR = "reconstruction error"
 STRETCH = "magnification"
-ASPECT = 1.25
-"""Width over height of the map."""
 
 _TOOLTIP = """
 <style>img[src=""] {{ display: none }}</style>
@@ -95,9 +93,16 @@ def field_behind(evidence: Evidence) -> Field | None:
     if d > 2:
         return None
     box = latent_box(evidence.codes)
-    box = fit_box(box, ASPECT) if d == 2 else box
+    box = fit_box(box, _aspect(evidence.labels)) if d == 2 else box
     reference = typical(evidence.nats)
     return magnification_field(evidence.metric, evidence.codes, box=box, reference=reference)
+
+
+def _aspect(labels: Labels | None) -> float:
+    """Width over height of the map's frame on a wide page, beside a legend of the labels."""
+    names = () if labels is None else labels.categories
+    longest = max((len(shorten(name, 22)) for name in names), default=8)
+    return (700 - 7 * longest) / 500
 
 
 def on_page(evidence: Evidence, z: np.ndarray) -> np.ndarray:

@@ -21,7 +21,12 @@ class Pair:
 
     start: int
     end: int
-    name: str
+    ends: tuple[str, str]
+
+    @property
+    def name(self) -> str:
+        """Both ends in words."""
+        return " → ".join(self.ends)
 
 
 @dataclass(frozen=True)
@@ -104,8 +109,8 @@ def choose_pairs(
         middle = medoids(codes, labels.values)
         for i, j in match_far_apart(codes[middle], count, most_uses=2):
             a, b = int(middle[i]), int(middle[j])
-            words = [labels.categories[labels.values[row]] for row in (a, b)]
-            pairs.append(Pair(a, b, f"{words[0]} → {words[1]}"))
+            ends = labels.categories[labels.values[a]], labels.categories[labels.values[b]]
+            pairs.append(Pair(a, b, ends))
     if len(pairs) < count:
         # The outermost 5 % by distance from the centre are left out: they are often single outliers.
         radius = np.linalg.norm(codes - np.median(codes, axis=0), axis=1)
@@ -113,7 +118,7 @@ def choose_pairs(
         spread = inner[farthest_first(codes[inner], 2 * count)]
         for i, j in match_far_apart(codes[spread], count - len(pairs)):
             a, b = int(spread[i]), int(spread[j])
-            pairs.append(Pair(a, b, f"{names[a]} → {names[b]}"))
+            pairs.append(Pair(a, b, (names[a], names[b])))
     return tuple(pairs)
 
 

@@ -28,7 +28,7 @@ def path_table(paths: Paths) -> str:
         fine = f"residual {paths.residual[i]:.0e}, gap {abs(paths.gap[i]):.0e}"
         rows.append(
             f'<tr data-path="{i}" class="{"chosen" if i == 0 else ""}" tabindex="0">'
-            f'<th scope="row">{escape(shorten(pair.name, 24))}</th>'
+            f'<th scope="row">{" → ".join(map(_end, pair.ends))}</th>'
             f"<td>{paths.straight_length[i]:.3g}</td><td>{paths.length[i]:.3g}</td>"
             f"<td>{100 * paths.saved[i] + 0.0:.1f}\u202f%</td>"
             f'<td>{word}<div class="fine">{fine}</div></td></tr>'
@@ -36,6 +36,11 @@ def path_table(paths: Paths) -> str:
     names = ("path", "line", "geodesic", "saved", "certificate")
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     return f'<table class="paths"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def _end(name: str) -> str:
+    """A short name stays on one line."""
+    return escape(shorten(name, 20).replace(" ", "\u00a0") if len(name) <= 12 else shorten(name, 20))
 
 
 def path_strips(evidence: Evidence, paths: Paths) -> str:
