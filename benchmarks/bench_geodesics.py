@@ -1,10 +1,12 @@
-"""Geodesics on the decoder of the handwritten digits: time and quality beside stochman.
+"""Geodesics on the decoder of the handwritten digits: time and quality beside stochman and latent-geometry.
 
 50 pairs, one thread, process CPU time, both sides in turn in one process. Every curve is measured by one
 double-precision routine (2001 points) and compared with a dense reference. stochman climbs a ladder of
 settings; its time is taken at the first that brings 94 % of the pairs within 1 % of the reference.
+latent-geometry solves one pair at a time; each may take ten seconds.
 """
 
+import signal
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +22,10 @@ from g1 import TrainedDecoder, dense_reference, digits_decoder
 stochman = pytest.importorskip("stochman", reason="make bench installs the packages to compare with")
 manifold = pytest.importorskip("stochman.manifold")
 solver = pytest.importorskip("stochman.geodesic")
+peer_manifold = pytest.importorskip("latent_geometry.manifold")
+peer_mapping = pytest.importorskip("latent_geometry.mapping")
+peer_metric = pytest.importorskip("latent_geometry.metric")
+peer_solver = pytest.importorskip("latent_geometry.solver.abstract")
 
 LADDER = {"default": (5, 150), "15 nodes, 300 steps": (15, 300), "15 nodes, 1000 steps": (15, 1000)}
 SEED = 9
@@ -105,3 +111,47 @@ def test_geodesics_beside_stochman(benchmark, dtype):
     assert bool(path.converged.all())
     assert within["pullback"] == 1
     assert statistics.median(rounds) >= FACTOR
+
+
+def _capped(run: Callable[[], object], seconds: int) -> tuple[bool, float]:
+    """Whether ``run`` succeeded within the time, and the process CPU seconds that it took."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    begin = time.process_time()
+    signal.alarm(seconds)
+    try:
+        run()
+        solved = True
+    except (TimeoutError, peer_solver.SolverFailedException):
+        solved = False
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    return solved, time.process_time() - begin
+
+
+def test_geodesics_beside_latent_geometry(benchmark):
+    model = digits_decoder(seed=SEED)
+    mapping = peer_mapping.TorchModelMapping(model.decoder, in_shape=(2,), out_shape=(64,), batch_size=512)
+    peer = peer_manifold.LatentManifold(mapping, peer_metric.EuclideanMetric())
+    pairs = [0, 1, 2, 3, 25, 26]
+    benchmark.pedantic(_ours, args=(model,), rounds=5, warmup_rounds=1)
+    begin = time.process_time()
+    path = _ours(model)
+    ours = (time.process_time() - begin) / len(path)
+    ends = {i: (model.start[i].numpy(), model.end[i].numpy()) for i in pairs}
+    runs = {i: _capped(partial(peer.shortest_path, a, b), 10) for i, (a, b) in ends.items()}
+    solved = [seconds for done, seconds in runs.values() if done]
+    benchmark.extra_info |= {
+        "ours_per_pair": ours,
+        "latent_geometry": {str(i): run for i, run in runs.items()},
+    }
+    print(
+        f"\nlatent-geometry solved {len(solved)} of {len(pairs)} pairs; the quickest took {min(solved):.2f} s,"
+    )
+    print(f"{min(solved) / ours:.0f} times as long as a pair of ours ({1000 * ours:.1f} ms)")
+    assert bool(path.converged.all())
+    assert min(solved) / ours >= 300
