@@ -16,7 +16,7 @@ from pullback.typing import Ambient, Map
 
 logger = logging.getLogger(__name__)
 
-# From this many points on, reducing the last layers once costs less than carrying their outputs for each point.
+# From this many points on, reducing the last layers once costs less than carrying their outputs everywhere.
 COMPACT_POINTS = 256
 
 
