@@ -150,7 +150,9 @@ def test_geodesics_beside_latent_geometry(benchmark):
         "latent_geometry": {str(i): run for i, run in runs.items()},
     }
     print(
-        f"\nlatent-geometry solved {len(solved)} of {len(pairs)} pairs; the quickest took {min(solved):.2f} s,"
+        print(
+            f"\nlatent-geometry solved {len(solved)} of {len(pairs)} pairs, the quickest {min(solved):.2f} s,"
+        )
     )
     print(f"{min(solved) / ours:.0f} times as long as a pair of ours ({1000 * ours:.1f} ms)")
     assert bool(path.converged.all())
