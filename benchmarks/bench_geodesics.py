@@ -149,11 +149,8 @@ def test_geodesics_beside_latent_geometry(benchmark):
         "ours_per_pair": ours,
         "latent_geometry": {str(i): run for i, run in runs.items()},
     }
-    print(
-        print(
-            f"\nlatent-geometry solved {len(solved)} of {len(pairs)} pairs, the quickest {min(solved):.2f} s,"
-        )
-    )
+    count = f"{len(solved)} of {len(pairs)}"
+    print(f"\nlatent-geometry solved {count} pairs, the quickest in {min(solved):.2f} CPU s:")
     print(f"{min(solved) / ours:.0f} times as long as a pair of ours ({1000 * ours:.1f} ms)")
     assert bool(path.converged.all())
     assert min(solved) / ours >= 300
