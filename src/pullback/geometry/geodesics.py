@@ -102,6 +102,9 @@ def geodesic(
     Each start descends on a coarse mesh; the best, and those within ``beam`` of it, go on to ``nodes`` and,
     where the certificate fails, to finer meshes up to ``max_nodes``.
 
+    The coarse stage runs in single precision where a copy of the decoder can be made for it, and for single
+    precision input the curves whose residual is at its rounding floor are finished in double precision.
+
     The result is a local geodesic in the chart, the shortest that the starts lead to: unwrap the end points
     of a periodic chart, and ask for a longer geodesic by a start near it.
 
