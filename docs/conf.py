@@ -37,3 +37,15 @@ sphinx_gallery_conf = {
 html_theme = "furo"
 html_title = "pullback"
 html_static_path = ["_static"]
+
+
+def escape_bars(app, what, name, obj, options, lines):
+    """Keep the bars of norms and absolute values from being read as markup."""
+    for i, line in enumerate(lines):
+        if "``" not in line and not line.lstrip().startswith((">>>", "...")):
+            lines[i] = line.replace("|", r"\|")
+
+
+def setup(app):
+    """Register the hook above."""
+    app.connect("autodoc-process-docstring", escape_bars)
