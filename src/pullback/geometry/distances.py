@@ -23,8 +23,8 @@ def distance(metric: Any, a: Tensor, b: Tensor, **options: Any) -> Float[Tensor,
     The derivative does not go through the solver. At an optimum the interior nodes contribute nothing
     (envelope theorem), so ∂d = ∂E_n/(2d) with the nodes held fixed; for the end points this is
     ∂d/∂b = g(b) v_b/|v_b| and ∂d/∂a = -g(a) v_a/|v_a|. E_n alone is off by O(1/n²), so the values on the mesh
-    and on every second node of it are extrapolated: (4 ∂E_2n - ∂E_n)/3. For a curve that did not converge, the
-    gradient belongs to that curve.
+    and on every second node of it are extrapolated: (4 ∂E_2n - ∂E_n)/3. For a curve that did not converge,
+    the gradient belongs to that curve.
 
     Args:
         metric: any object with ``tensor``.
