@@ -21,9 +21,8 @@ codes = torch.as_tensor(model.embedding_)
 # The field behind the codes is ½ log det g, how much a small latent square grows when it is decoded.
 
 metric = model.metric()
-figure, axes = plt.subplots(figsize=(7, 6))
-pb.plots.magnification_map(metric, codes, ax=axes)
-pb.plots.latent_map(codes, labels, ax=axes)
+figure, axes = plt.subplots(figsize=(8, 6))
+pb.plots.latent_map(codes, labels, metric=metric, ax=axes)
 
 # %%
 # Five pairs of digits, all solved in one call. Every path carries its certificate: whether Newton's method
@@ -37,5 +36,4 @@ for length, line, converged in zip(paths.length, straight, paths.converged, stri
     print(f"geodesic {float(length):6.2f}   straight line {float(line):6.2f}   converged {bool(converged)}")
 
 figure, axes = plt.subplots(figsize=(7, 6))
-pb.plots.latent_map(codes, labels, ax=axes)
-pb.plots.geodesic_paths(paths.points, ax=axes)
+pb.plots.geodesic_paths(paths.points, codes, metric=metric, ax=axes)

@@ -22,7 +22,7 @@ def sphere(z: torch.Tensor) -> torch.Tensor:
 
 metric = pb.PullbackMetric(sphere)
 generator = torch.Generator().manual_seed(0)
-start, end = torch.randn(2, 6, 2, generator=generator, dtype=torch.float64)
+start, end = 2 * torch.rand(2, 6, 2, generator=generator, dtype=torch.float64) - 1
 
 # %%
 # Distances are arcs of great circles.
