@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 failed (one line on stderr says why and what to try), 2 wr
 """
 
 import json
-import os
 import shlex
 import sys
 import tomllib
@@ -17,7 +16,16 @@ import typer
 from rich.console import Console
 
 import pullback as pb
-from pullback.io import atomic_path
+from pullback.run_folder import (
+    REPORT_FILE,
+    check_folder,
+    code_columns,
+    open_run,
+    read_codes,
+    resolve_again,
+    values_of,
+    write_record,
+)
 
 app = typer.Typer(
     name="pullback",
@@ -33,9 +41,6 @@ Family = Literal["gaussian", "bernoulli", "poisson", "negative_binomial", "categ
 Scale = Literal["auto", "global", "standard", "minmax", "maxabs", "center", "none"]
 
 MODELS = {"vae": "VAE", "autoencoder": "Autoencoder"}
-RUN_FILE = "run.json"
-CODES_FILE = "codes.parquet"
-REPORT_FILE = "report.html"
 DEPENDENCIES = ("torch", "numpy", "scipy", "scikit-learn", "lightning", "bokeh", "matplotlib", "pandas")
 
 Data = Annotated[
@@ -210,18 +215,16 @@ def _fit_and_report(
     estimator = _make_estimator(model, settings)
     if (out / "config.json").exists() and not (overwrite or resume):
         raise FileExistsError(f"{out}: already holds a model; pass --overwrite or choose another --out")
-    _check_folder(out)
+    check_folder(out)
     dataset = pb.data.resolve(data, **reading)
     estimator.set_params(checkpoint_dir=str(out / "checkpoint"), resume=resume)
     if quiet or as_json:
         estimator.set_params(progress=False)
-    values = _values(dataset)
+    values = values_of(dataset)
     estimator.fit(values)
     estimator.save(out, overwrite=True)
     command = shlex.join(["pullback", *sys.argv[1:]])
-    labelled = dataset.y is not None
-    _write_json(out / RUN_FILE, {"data": data, "reading": reading, "labelled": labelled, "command": command})
-    pb.data.write_table(out / CODES_FILE, _code_columns(dataset, estimator.embedding_), overwrite=True)
+    write_record(out, dataset, estimator.embedding_, data=data, reading=reading, command=command)
     diagnosis = pb.diagnose(estimator, values, labels=dataset.y)
     summary = {
         "run": str(out),
@@ -258,10 +261,10 @@ def transform(
     as_json: AsJson = False,
 ) -> None:
     """Encode the rows of DATA with a trained model."""
-    model, record = _open_run(run)
-    dataset = _resolve_again(data, record)
-    codes = model.transform(_values(dataset))
-    pb.data.write_table(out, _code_columns(dataset, codes), overwrite=overwrite)
+    model, record = open_run(run)
+    dataset = resolve_again(data, record)
+    codes = model.transform(values_of(dataset))
+    pb.data.write_table(out, code_columns(dataset, codes), overwrite=overwrite)
     _done(as_json, out=str(out), rows=len(codes), latent_dim=codes.shape[1])
 
 
@@ -278,7 +281,7 @@ def sample(
     as_json: AsJson = False,
 ) -> None:
     """Draw new rows from a trained model."""
-    model, _ = _open_run(run)
+    model, _ = open_run(run)
     drawn = model.sample(number, method=method, random_state=seed)
     columns = {"z": drawn.z, **_feature_columns(model, drawn.x)}
     pb.data.write_table(out, columns, overwrite=overwrite)
@@ -299,13 +302,8 @@ def geodesic(
     as_json: AsJson = False,
 ) -> None:
     """Shortest paths of the decoder's metric between rows of the training data, each with its certificate."""
-    model, record = _open_run(run)
-    if "labelled" not in record:
-        raise FileNotFoundError(
-            f"{run / RUN_FILE}: no such file; expected a folder written by `pullback fit`"
-        )
-    label = "label" if record["labelled"] else None
-    table = pb.data.read_table(run / CODES_FILE, id="sample", label=label)
+    model, record = open_run(run)
+    table = read_codes(run, record)
     ends = [[_row_number(word, table.samples) for word in _split_pair(text)] for text in pair]
     codes = torch.as_tensor(table.X)
     start, end = (codes[[row[side] for row in ends]] for side in (0, 1))
@@ -334,7 +332,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Measure the geometry of a trained model again and write its report."""
-    model, record = _open_run(run)
+    model, record = open_run(run)
     page = out or run / REPORT_FILE
     if page.exists() and not overwrite:
         raise FileExistsError(f"{page}: already there; pass --overwrite or choose another --out")
@@ -342,8 +340,8 @@ def report(
         raise ValueError(
             "--data: expected a file or data:NAME; the model was saved without a record of its data"
         )
-    dataset = _resolve_again(data or record["data"], record)
-    values = _values(dataset)
+    dataset = resolve_again(data or record["data"], record)
+    values = values_of(dataset)
     diagnosis = pb.diagnose(model, values, labels=dataset.y)
     written = pb.report(
         model,
@@ -371,7 +369,7 @@ def info(
 ) -> None:
     """Describe a trained model, the named data sets, or this installation."""
     if run is not None:
-        model, record = _open_run(run)
+        model, record = open_run(run)
         facts = {
             **record,
             "converged": model.converged_,
@@ -401,42 +399,10 @@ def _make_estimator(model: str, settings: dict[str, Any]) -> Any:
     return estimator.set_params(**settings)
 
 
-def _check_folder(out: Path) -> None:
-    """Find out before training whether a folder can be written."""
-    place = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not place.is_dir():
-        raise NotADirectoryError(f"{place}: a file; --out needs a folder")
-    if not os.access(place, os.W_OK):
-        raise PermissionError(f"{place}: not writable; choose another --out")
-
-
-def _values(dataset: Any) -> Any:
-    """What an estimator is given: images in their shape, tables with the names of their columns."""
-    return dataset.X.reshape(-1, *dataset.image_shape) if dataset.image_shape else dataset.frame()
-
-
-def _code_columns(dataset: Any, codes: Any) -> dict[str, Any]:
-    label = {} if dataset.y is None else {"label": dataset.y}
-    return {"sample": dataset.samples, **label, "z": codes}
-
-
 def _feature_columns(model: Any, x: Any) -> dict[str, Any]:
     rows = x.reshape(len(x), -1)
     names = list(getattr(model, "feature_names_in_", [])) or [f"x{i + 1}" for i in range(rows.shape[1])]
     return {name: rows[:, i] for i, name in enumerate(names)}
-
-
-def _open_run(run: Path) -> tuple[Any, dict[str, Any]]:
-    """A trained model and the record of how it was made (empty for a model saved from Python)."""
-    model = pb.load(run)
-    record = json.loads((run / RUN_FILE).read_text()) if (run / RUN_FILE).is_file() else {}
-    return model, {"data": None, "reading": {}} | record
-
-
-def _resolve_again(data: str, record: dict[str, Any]) -> Any:
-    """Read data as those of the fit were read; new rows need no label."""
-    reading = record["reading"]
-    return pb.data.resolve(data, **reading, **({"absent_label": "ignore"} if "label" in reading else {}))
 
 
 def _read_config(path: Path | None) -> dict[str, Any]:
@@ -473,15 +439,6 @@ def _split_pair(text: str) -> tuple[str, str]:
     return start, end
 
 
-def _row_number(word: str, samples: Any) -> int:
-    names = list(samples)
-    if word in names:
-        return names.index(word)
-    if word.isdigit() and int(word) < len(names):
-        return int(word)
-    raise typer.BadParameter(f"--pair: {word!r} is neither a row's name nor a number below {len(names)}")
-
-
 def _print_facts(facts: dict[str, Any], indent: int = 0) -> None:
     width = max(len(name) for name in facts)
     for name, value in facts.items():
@@ -500,11 +457,6 @@ def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, default=str))
 
 
-def _write_json(path: Path, value: Any) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
-
-
 def _done(as_json: bool, **facts: Any) -> None:
     given = {name: value for name, value in facts.items() if value is not None}
     if as_json:
@@ -512,3 +464,12 @@ def _done(as_json: bool, **facts: Any) -> None:
         return
     for name, value in given.items():
         _console().print(f"{name}: {value}")
+
+
+def _row_number(word: str, samples: Any) -> int:
+    names = list(samples)
+    if word in names:
+        return names.index(word)
+    if word.isdigit() and int(word) < len(names):
+        return int(word)
+    raise typer.BadParameter(f"--pair: {word!r} is neither a row's name nor a number below {len(names)}")

@@ -1,0 +1,61 @@
+"""The folder of one run: the model, the codes, the report, and the record of how the data were read."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pullback as pb
+from pullback.io import atomic_path
+
+RECORD_FILE = "run.json"
+CODES_FILE = "codes.parquet"
+REPORT_FILE = "report.html"
+
+
+def check_folder(out: Path) -> None:
+    """Find out before training whether a folder can be written."""
+    place = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not place.is_dir():
+        raise NotADirectoryError(f"{place}: a file; --out needs a folder")
+    if not os.access(place, os.W_OK):
+        raise PermissionError(f"{place}: not writable; choose another --out")
+
+
+def values_of(dataset: Any) -> Any:
+    """What an estimator is given: images in their shape, tables with the names of their columns."""
+    return dataset.X.reshape(-1, *dataset.image_shape) if dataset.image_shape else dataset.frame()
+
+
+def code_columns(dataset: Any, codes: Any) -> dict[str, Any]:
+    """Columns of a table of codes: name, label where there is one, coordinates."""
+    label = {} if dataset.y is None else {"label": dataset.y}
+    return {"sample": dataset.samples, **label, "z": codes}
+
+
+def write_record(run: Path, dataset: Any, codes: Any, **record: Any) -> None:
+    """Keep beside the model what its codes are and how its data were read."""
+    with atomic_path(run / RECORD_FILE) as temporary:
+        temporary.write_text(json.dumps({**record, "labelled": dataset.y is not None}, indent=2) + "\n")
+    pb.data.write_table(run / CODES_FILE, code_columns(dataset, codes), overwrite=True)
+
+
+def read_codes(run: Path, record: dict[str, Any]) -> Any:
+    """The codes of the training data, with the names of their rows."""
+    if "labelled" not in record:
+        raise FileNotFoundError(f"{run / RECORD_FILE}: no such file; expected a folder of `pullback fit`")
+    label = "label" if record["labelled"] else None
+    return pb.data.read_table(run / CODES_FILE, id="sample", label=label)
+
+
+def open_run(run: Path) -> tuple[Any, dict[str, Any]]:
+    """A trained model and the record of how it was made (empty for a model saved from Python)."""
+    model = pb.load(run)
+    record = json.loads((run / RECORD_FILE).read_text()) if (run / RECORD_FILE).is_file() else {}
+    return model, {"data": None, "reading": {}} | record
+
+
+def resolve_again(data: str, record: dict[str, Any]) -> Any:
+    """Read data as those of the fit were read; new rows need no label."""
+    reading = record["reading"]
+    return pb.data.resolve(data, **reading, **({"absent_label": "ignore"} if "label" in reading else {}))
