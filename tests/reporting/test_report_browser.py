@@ -171,7 +171,7 @@ def test_the_pointer_brings_up_the_decoded_picture(chromium: Any, page: Path) ->
     assert "digit:" in tips[0]["text"]
     assert "row" in tips[0]["text"]
     assert "magnification" in tips[0]["text"]
-    assert tips[0]["images"] >= 1
+    assert 1 <= tips[0]["images"] <= 10  # one a class where samples overlap
 
 
 def test_a_click_chooses_a_path(chromium: Any, page: Path) -> None:

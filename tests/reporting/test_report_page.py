@@ -15,6 +15,7 @@ from sklearn.exceptions import NotFittedError
 import pullback as pb
 from pullback.reporting import diagnose, report
 from pullback.reporting.evidence import gather
+from pullback.reporting.latent_figure import field_behind, latent_figure
 
 Make = Callable[..., Any]
 
@@ -130,6 +131,29 @@ def test_codes_that_coincide_are_reported(bent: Make, tmp_path: Path) -> None:
     assert diagnosis["dimensions"].verdict == "fail"
     assert diagnosis.measures.geodesics == 0
     assert report(model, X, tmp_path / "a.html", diagnosis=diagnosis).exists()
+
+
+def test_a_nearly_constant_pixel_does_not_decide_which_picture_is_worst(
+    digits: tuple[Any, np.ndarray, np.ndarray],
+) -> None:
+    model, pictures, _ = digits
+    evidence = gather(model, pictures)
+    scale = model.scaling_.scale.numpy()
+    assert np.ptp(scale) == 0
+    rebuilt = model.inverse_transform(model.transform(pictures))
+    expected = np.sqrt((((pictures - rebuilt) / scale[0]) ** 2).mean((1, 2, 3)))
+    np.testing.assert_allclose(evidence.errors, expected, rtol=1e-3)
+
+
+def test_names_that_repeat_stay_apart(bent: Make) -> None:
+    model = bent(3, width=4)
+    names = ["a", "a", "magnification", "label"]
+    evidence = gather(model, model.data(40), labels=["u", "v"] * 20, feature_names=names)
+    options = latent_figure(evidence, field_behind(evidence)).choice.options
+    assert options[:3] == ["label", "reconstruction error", "magnification"]
+    assert sorted(options[3:]) == ["a", "a (2)", "label (2)", "magnification (2)"]
+    unlabelled = gather(model, model.data(40))
+    assert latent_figure(unlabelled, None).choice.value == "magnification"
 
 
 def test_many_rows_make_a_bounded_page_that_says_so(bent: Make, tmp_path: Path) -> None:

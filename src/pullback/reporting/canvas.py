@@ -73,8 +73,8 @@ def new_select(**options: Any) -> Select:
 
 
 def new_hover(renderers: Sequence[Any], tooltips: str, **options: Any) -> HoverTool:
-    """What appears when the pointer rests on a glyph."""
-    settings: dict[str, Any] = {"renderers": list(renderers), "tooltips": tooltips}
+    """What appears when the pointer rests on a glyph; of glyphs that overlap, on one of each renderer."""
+    settings: dict[str, Any] = {"renderers": list(renderers), "tooltips": tooltips, "limit": 1}
     return HoverTool(**{**settings, **options})
 
 

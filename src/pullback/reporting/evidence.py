@@ -56,9 +56,8 @@ class Evidence:
 
     @property
     def errors(self) -> np.ndarray:
-        """Root mean squared error of each sampled row in standard deviations of the features, ``(m,)``."""
-        safe = np.where(self.spread > 0, self.spread, 1.0)
-        return np.sqrt((((self.x - self.y) / safe) ** 2).mean(1))
+        """Root mean squared error of each sampled row in units of ``unit_scale``, ``(m,)``."""
+        return np.sqrt((((self.x - self.y) / self.unit_scale) ** 2).mean(1))
 
     def decode(self, z: np.ndarray) -> np.ndarray:
         """Decoded rows ``(k, p)`` in the units of ``x``."""

@@ -12,6 +12,7 @@ from bokeh.models import (
     DataRange1d,
     IndexFilter,
     Legend,
+    LinearColorMapper,
     Select,
 )
 
@@ -52,7 +53,7 @@ _TOOLTIP = """
   <div style="font-weight: 600">{label}</div>
   <div style="color: {muted}">@name</div>
   {features}
-  <div style="color: {muted}">error @error{{0.00}} sd &middot; magnification &times;@factor{{0.00}}</div>
+  <div style="color: {muted}">error @error{{0.00}} &middot; magnification &times;@factor{{0.00}}</div>
 </div>
 """
 
@@ -77,13 +78,11 @@ if (legend !== null) { legend.visible = option.mapper === null; }
 
 @dataclass(frozen=True)
 class LatentMap:
-    """The figure, the choice of colours and the field behind."""
+    """The figure and the choice of its colours."""
 
     figure: Any
-    profile: Any  # None, or with  # one latent dimension: the magnification along it
+    profile: Any  # of one latent dimension the figure of the magnification along it, else None
     choice: Select
-    field: Field | None
-    features: tuple[str, ...]
     pictured: int  # samples that carry a picture
 
 
@@ -142,10 +141,8 @@ def latent_figure(evidence: Evidence, field: Field | None) -> LatentMap:
     renderers, colors, legend = _scatter(fig, source, evidence.labels, below=one)
     tips = _tooltip(evidence)
     fig.add_tools(new_hover(renderers, tips, point_policy="follow_mouse", attachment="horizontal"))
-    features = spread_features(evidence)
-    choice = _color_choice(fig, evidence, source, features, renderers, colors, legend)
-    names = tuple(evidence.feature_names[j] for j in features)
-    return LatentMap(fig, profile, choice, field, names, pictured)
+    choice = _color_choice(fig, evidence, source, renderers, colors, legend)
+    return LatentMap(fig, profile, choice, pictured)
 
 
 def _axes(evidence: Evidence, one: bool) -> dict[str, Any]:
@@ -225,11 +222,34 @@ def _scatter(
     return renderers, colors, legend
 
 
+def _color_options(
+    evidence: Evidence, source: ColumnDataSource, numbers: LinearColorMapper, stretch: LinearColorMapper
+) -> dict[str, dict[str, Any]]:
+    """What the samples may be coloured by, first what they are coloured by at the start."""
+    labels = evidence.labels
+    first = ("one colour", "", -1) if labels is None else (labels.name, "", -1)
+    if labels is not None and labels.numeric:
+        first = (labels.name, "value", 0)
+    choices = [first, (ERROR, "error", 0), (STRETCH, "decades", 1)]
+    choices += [(evidence.feature_names[j], f"feature{j}", 0) for j in spread_features(evidence)]
+    if evidence.codes.shape[1] > 2 and labels is None:
+        choices.insert(0, choices.pop(2))
+    options: dict[str, dict[str, Any]] = {}
+    for name, column, bar in choices:
+        key, number = name, 2
+        while key in options:  # names may repeat
+            key, number = f"{name} ({number})", number + 1
+        option: dict[str, Any] = {"column": column, "bar": bar, "mapper": (numbers, stretch, None)[bar]}
+        if bar == 0:
+            option["low"], option["high"] = _ends(np.asarray(source.data[column]))
+        options[key] = option
+    return options
+
+
 def _color_choice(
     fig: Any,
     evidence: Evidence,
     source: ColumnDataSource,
-    features: list[int],
     renderers: list[Any],
     colors: list[str],
     legend: Legend | None,
@@ -241,27 +261,8 @@ def _color_choice(
     bars = [color_bar(numbers, **size), magnification_bar(stretch, *ends, **size)]
     for bar in bars:
         fig.add_layout(bar, "right")
-    options: dict[str, dict[str, Any]] = {}
-    labels = evidence.labels
-    if labels is not None and labels.numeric:
-        options[labels.name] = {"column": "value", "bar": 0, "mapper": numbers}
-    elif labels is not None:
-        options[labels.name] = {"column": "", "bar": -1, "mapper": None}
-    else:
-        options["one colour"] = {"column": "", "bar": -1, "mapper": None}
-    options[ERROR] = {"column": "error", "bar": 0, "mapper": numbers}
-    options[STRETCH] = {"column": "decades", "bar": 1, "mapper": stretch}
-    for j in features:
-        name = evidence.feature_names[j]
-        key = name if name not in options else f"{name} (feature)"
-        options[key] = {"column": f"feature{j}", "bar": 0, "mapper": numbers}
-    for option in options.values():
-        if option["bar"] == 0:
-            option["low"], option["high"] = _ends(np.asarray(source.data[option["column"]]))
-    first = next(iter(options))
-    start = first
-    if evidence.codes.shape[1] > 2 and labels is None:
-        start = STRETCH
+    options = _color_options(evidence, source, numbers, stretch)
+    start = next(iter(options))
     _color_at_start(options[start], renderers, bars)
     arguments = {"options": options, "renderers": renderers, "colors": colors, "bars": bars, "legend": legend}
     choice = new_select(title="Colour the samples by", value=start, options=list(options), name="colour")
