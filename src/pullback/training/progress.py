@@ -5,6 +5,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 REFRESH_SECONDS = 0.1
 
@@ -40,12 +41,14 @@ class ProgressBar:
         self._due, self._steps_seen, self._since = 0.0, 0, time.monotonic()
         if shown:
             self._bar = Progress(
-                TextColumn("epoch"),
-                MofNCompleteColumn(),
-                BarColumn(),
-                TextColumn("{task.fields[losses]}"),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
+                TextColumn("epoch", table_column=Column(min_width=5, no_wrap=True)),
+                MofNCompleteColumn(table_column=Column(min_width=2 * len(str(max_epochs)) + 1, no_wrap=True)),
+                BarColumn(bar_width=12, table_column=Column(min_width=12)),
+                TextColumn("{task.fields[rate]}", table_column=Column(min_width=12, no_wrap=True)),
+                TimeRemainingColumn(compact=True, table_column=Column(min_width=5, no_wrap=True)),
+                # A narrow terminal cuts the losses, never how far the run is.
+                TextColumn("{task.fields[losses]}", table_column=Column(no_wrap=True, ratio=1)),
+                expand=True,
                 console=console or Console(stderr=True),
                 auto_refresh=False,
                 transient=False,
@@ -78,6 +81,7 @@ class ProgressBar:
         self._due = now + REFRESH_SECONDS
         part = batch / self._steps if self._steps else 0
         rate = self._steps_seen / max(now - self._since, 1e-9)
-        text = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
+        totals_first = sorted(losses.items(), key=lambda loss: not loss[0].endswith("loss"))
+        text = "  ".join(f"{name} {value:.4g}" for name, value in totals_first)
         self._bar.update(self._task, completed=epoch + part, losses=text, rate=f"{rate:.0f} steps/s")
         self._bar.refresh()

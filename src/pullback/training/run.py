@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 VALIDATION = "validation/"
 LAST_STEP = 10**12
 """Step at which schedules are read where the length of a run is not known."""
+SAVE_SPACING = 20
+"""Time between checkpoints that follow epochs, in units of the time that the last one took."""
 CHECK_EVERY = 16
 """Steps between looks at the loss on a GPU, where a look waits, and between agreements of processes."""
 
@@ -84,6 +86,7 @@ class Run:
         self.last_step = options.max_epochs * self.batches.count if self.batches.count else LAST_STEP
         self.path = None if options.checkpoint_dir is None else Path(options.checkpoint_dir) / FILE_NAME
         self.description = describe_run(objective, options, self.batches, seed) if self.path else {}
+        self.next_save, self.saved = 0.0, (-1, -1)  # a time; step and epoch of the last checkpoint
 
     # --- starting and saving ------------------------------------------------------------------------------
 
@@ -115,8 +118,9 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint where there is a folder for it; every process must call."""
-        if self.path is None:
+        if self.path is None or self.saved == (self.state.step, self.state.epoch):
             return
+        began = time.monotonic()
         layers = {name: self.engine.stacked(state) for name, state in self.layers.state().items()}
         if self.engine.leads:
             save_checkpoint(
@@ -129,6 +133,12 @@ class Run:
                 scaler=self.engine.fabric.strategy.precision.state_dict(),
                 run=self.description,
             )
+        now = time.monotonic()
+        self.saved, self.next_save = (self.state.step, self.state.epoch), now + SAVE_SPACING * (now - began)
+
+    def save_is_due(self) -> bool:
+        """Whether an epoch's end deserves a checkpoint: small models train faster than a disk answers."""
+        return self.path is not None and self.engine.any(time.monotonic() >= self.next_save)
 
     # --- one step, one epoch ------------------------------------------------------------------------------
 
@@ -274,7 +284,7 @@ class Run:
                 bar.draw(self.state.epoch, 0, summary.losses)
                 if failed:
                     return "failed"
-                if self.options.checkpoint_every is None or self.out_of_patience:
+                if self.options.checkpoint_every is None and self.save_is_due():
                     self.save()
                 for callback in callbacks:
                     callback(summary)
@@ -282,8 +292,7 @@ class Run:
                 if self.engine.any(interrupt.reason is not None):
                     self.save()
                     return "interrupted"
-        if self.options.checkpoint_every is not None:
-            self.save()
+        self.save()
         return None
 
     def result(self, end: End, reason: str | None) -> FitResult:
