@@ -21,7 +21,8 @@ class Autoencoder(LatentModel):
     Args:
         latent_dim: number of latent coordinates.
         hidden: widths of the hidden layers of the default encoder; the decoder has the same. For images
-            (n, channels, height, width) two convolutions stand before them, and the last width is used.
+            (n, channels, height, width) of 16 pixels a side or more, two convolutions stand before them, and
+            the last width is used.
         activation: of the default networks, by name or class; smooth ones have a curvature.
         normalization: "none", "batch", or "magnitude" (tables only); see `pullback.models.MLP`.
         encoder, decoder: your own modules, ``(n, p) -> (n, latent_dim)`` and ``(n, latent_dim) -> (n, p)``

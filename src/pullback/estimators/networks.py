@@ -11,6 +11,9 @@ from torch import nn
 from pullback.models.blocks import MLP, Activation, ConvDecoder, ConvEncoder
 from pullback.models.likelihoods import Categorical
 
+SMALLEST_CONVOLVED = 16
+"""Pixels a side from which images get convolutions; below, an MLP sees as much in a tenth of the time."""
+
 
 @dataclass(frozen=True)
 class NetworkOptions:
@@ -20,6 +23,12 @@ class NetworkOptions:
     activation: Activation
     normalization: Any
     image_shape: tuple[int, int, int] | None
+
+    @property
+    def convolved(self) -> tuple[int, int, int] | None:
+        """Shape of the images that convolutions read, or None where an MLP reads rows."""
+        shape = self.image_shape
+        return None if shape is None or min(shape[1:]) < SMALLEST_CONVOLVED else shape
 
     def styles(self) -> dict[str, Any]:
         return {"activation": self.activation, "normalization": self.normalization}
@@ -38,10 +47,11 @@ def make_encoder(
     options: NetworkOptions, n_features: int, width: int, *, generator: torch.Generator
 ) -> nn.Module:
     """Default encoder from ``n_features`` to ``width`` numbers: convolutions for images, else an MLP."""
-    if options.image_shape is None:
+    shape = options.convolved
+    if shape is None:
         return MLP(n_features, width, hidden=options.hidden, generator=generator, **options.styles())
     hidden = options.hidden[-1:]
-    return ConvEncoder(options.image_shape, width, hidden=hidden, generator=generator, **options.styles())
+    return ConvEncoder(shape, width, hidden=hidden, generator=generator, **options.styles())
 
 
 def make_decoder(
@@ -55,8 +65,9 @@ def make_decoder(
     """Default decoder from latent points to what the likelihood asks for."""
     width = likelihood.n_params(n_features)
     # Classes are the last axis of a flat row and channels the first: categories are painted by an MLP.
-    if options.image_shape is None or isinstance(likelihood, Categorical):
+    image_shape = options.convolved
+    if image_shape is None or isinstance(likelihood, Categorical):
         return MLP(latent_dim, width, hidden=options.hidden, generator=generator, **options.styles())
-    channels, *size = options.image_shape
+    channels, *size = image_shape
     shape = (channels * (width // n_features), *size)
     return ConvDecoder(latent_dim, shape, hidden=options.hidden[-1:], generator=generator, **options.styles())

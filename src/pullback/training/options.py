@@ -29,8 +29,8 @@ class TrainingOptions:
         precision: a precision of Lightning Fabric; None follows the parameters of the model.
         checkpoint_dir: folder for ``checkpoint.safetensors``, made if absent; None writes no checkpoint. All
             processes of a distributed run must see it.
-        checkpoint_every: steps between checkpoints; None writes them after epochs, spaced so that they take at
-            most a twentieth of the time.
+        checkpoint_every: steps between checkpoints; None writes them after epochs, spaced so that they take
+            at most a twentieth of the time.
         resume: go on from the checkpoint in ``checkpoint_dir`` if there is one.
         progress: show a progress bar; None shows it on a terminal or in a notebook.
     """
