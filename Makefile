@@ -44,10 +44,10 @@ demo: $(VENV)/.core  ## install, fit a model on the handwritten digits, write it
 	$(BIN)/pullback demo --out runs/demo --overwrite
 
 test: $(VENV)/.dev  ## run the tests (a few minutes)
-	$(BIN)/python -m pytest --numprocesses $(JOBS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 slow: $(VENV)/.dev  ## run the slower truth tests
-	$(BIN)/python -m pytest --numprocesses $(JOBS) -m slow
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m slow
 
 check: $(VENV)/.dev  ## lint, types, layers
 	$(BIN)/ruff check .
