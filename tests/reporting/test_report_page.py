@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +97,8 @@ def test_a_diagnosis_at_hand_is_not_computed_again(bent: Make, tmp_path: Path) -
 def test_the_same_call_gives_the_same_diagnosis(bent: Make) -> None:
     model = bent(3)
     X = model.data(90)
-    first, second = (diagnose(model, X, n_geodesics=2, max_points=40) for _ in range(2))
-    assert [check.verdict for check in first.checks] == [check.verdict for check in second.checks]
-    # Sums in another order of memory differ in their last digits, and a residual is all last digits.
-    for name, value in asdict(first.measures).items():
-        other = getattr(second.measures, name)
-        assert other == (pytest.approx(value, rel=1e-6, abs=1e-6) if isinstance(value, float) else value)
+    first = diagnose(model, X, n_geodesics=2, max_points=40)
+    assert first == diagnose(model, X, n_geodesics=2, max_points=40)
 
 
 def test_a_well_behaved_model_passes(bent: Make) -> None:
