@@ -204,7 +204,7 @@ def make_engine(options: TrainingOptions, dtype: torch.dtype, *, unused: bool = 
 def _leave_process_group() -> None:
     """End the process group while Python is whole.
 
-    Its threads may still hold tensors; freed while the interpreter is being torn down, those abort the process.
+    Its threads may still hold tensors; freed while the interpreter is torn down, those abort the process.
     """
     if dist.is_initialized():
         dist.destroy_process_group()
