@@ -96,8 +96,8 @@ def distance_matrix(
         >>> z = torch.tensor([[0.0, 0.0], [0.5, 0.0], [0.0, 0.5]], dtype=torch.float64)
         >>> distance_matrix(PoincareDisk(), z).round(decimals=4)
         tensor([[0.0000, 1.0986, 1.0986],
-                [1.0986, 0.0000, 1.6806],
-                [1.0986, 1.6806, 0.0000]], dtype=torch.float64)
+                [1.0986, 0.0000, 1.6807],
+                [1.0986, 1.6807, 0.0000]], dtype=torch.float64)
     """
     check_choice("method", method, ("geodesic", "graph"))
     check_progress(progress)

@@ -82,7 +82,7 @@ def nearest_neighbours(
         >>> z = torch.tensor([[0.0, 0.0], [0.4, 0.0], [0.0, 0.3], [-2.0, 0.0]], dtype=torch.float64)
         >>> near = nearest_neighbours(PullbackMetric(Sphere().embedding), z, k=1)
         >>> near.index[:, 0].tolist(), bool(near.exact.all())
-        ([2, 0, 0, 0], True)
+        ([2, 0, 0, 2], True)
     """
     model = as_metric(metric)
     check_progress(progress)

@@ -71,7 +71,7 @@ class PairSearch:
             raise ValueError("starts: expected 'line' or 'graph' for all pairs of points, got curves")
         kinds = start_kinds(starts, points, data)
         known = as_metric(metric)
-        if "graph" in [kind for kind in kinds if isinstance(kind, str)]:
+        if len(points) and "graph" in [kind for kind in kinds if isinstance(kind, str)]:
             graph = latent_graph(known, points, data)
             kinds = [graph if isinstance(kind, str) and kind == "graph" else kind for kind in kinds]
         return cls(known, options | {"starts": kinds}, size or max(1, NODE_BUDGET // int(nodes)))
