@@ -180,6 +180,7 @@ ON_FITTED: list[Case] = [
     ("metric: kind", lambda m: m.metric("learned"), ValueError, "'pullback'"),
     ("diagnose: width", lambda m: pb.diagnose(m, TABLE[:, :3]), ValueError, "features"),
     ("diagnose: labels", lambda m: pb.diagnose(m, TABLE, labels=[1, 2]), ValueError, "labels"),
+    ("diagnose: others", lambda m: pb.diagnose(m, TABLE, others=m), TypeError, "others: expected a list"),
     ("diagnose: model", lambda m: pb.diagnose(NET, TABLE), TypeError, "model"),
     ("report: folder", lambda m: pb.report(m, TABLE, "no/such/page.html"), FileNotFoundError, "folder"),
     ("report: NaN", lambda m: pb.report(m, spoiled_table(NAN), "page.html"), ValueError, "NaN"),
