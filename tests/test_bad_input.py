@@ -19,6 +19,7 @@ NAN, INF = float("nan"), float("inf")
 POINTS = torch.zeros(4, 2)
 NET = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 3))
 METRIC = pb.PullbackMetric(NET)
+KINKED = pb.PullbackMetric(nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3)))
 DROPOUT = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
 WIDE = torch.zeros(4, 3)
 ACCELERATION = pb.tangential_acceleration
@@ -91,6 +92,17 @@ CASES: list[Case] = [
     ("geodesic: metric", lambda: pb.geodesic(NET, POINTS, POINTS), TypeError, "wrap a decoder"),
     ("geodesic: strings", lambda: pb.geodesic(METRIC, "a", "b"), TypeError, "start: expected"),
     ("distance: lengths", lambda: pb.distance(METRIC, POINTS, POINTS[:3]), ValueError, "expected"),
+    ("certify: nodes", lambda: pb.certify(METRIC, POINTS), ValueError, "path: expected at least 5 nodes"),
+    ("certify: width", lambda: pb.certify(METRIC, torch.zeros(2, 9, 3)), ValueError, "path: expected"),
+    ("certify: metric", lambda: pb.certify(NET, torch.zeros(2, 9, 2)), TypeError, "metric: expected"),
+    ("certify: gap_tol", lambda: pb.certify(METRIC, torch.zeros(2, 9, 2), gap_tol=0), ValueError, "gap_tol"),
+    ("curvature: NaN", lambda: pb.curvature(METRIC, spoiled(NAN)), ValueError, "z: expected finite"),
+    ("curvature: width", lambda: pb.curvature(METRIC, WIDE), ValueError, "z: expected (n, 2)"),
+    ("curvature: metric", lambda: pb.curvature(NET, POINTS), TypeError, "metric: expected"),
+    ("curvature: kinks", lambda: pb.curvature(KINKED, POINTS, strict=True), ValueError, "ReLU at layer 1"),
+    ("christoffel: inf", lambda: pb.christoffel(METRIC, spoiled(INF)), ValueError, "z: expected finite"),
+    ("christoffel: rank", lambda: pb.christoffel(METRIC, torch.zeros(2)), ValueError, "z: expected"),
+    ("christoffel: metric", lambda: pb.christoffel(NET, POINTS), TypeError, "metric: expected"),
     ("curve_length: rank", lambda: pb.curve_length(METRIC, POINTS[0]), ValueError, "points"),
     ("curve_energy: one node", lambda: pb.curve_energy(METRIC, torch.zeros(1, 1, 2)), ValueError, "points"),
     ("magnification: NaN", lambda: pb.magnification(METRIC, spoiled(NAN)), ValueError, "z: expected finite"),

@@ -34,6 +34,8 @@ _HOME = {
     "pullback.metrics": ("EuclideanMetric", "PullbackMetric"),
     "pullback.geometry": (
         "ApproximationWarning",
+        "Certificate",
+        "Curvature",
         "DistanceMatrix",
         "DistanceStability",
         "EnergyShares",
@@ -42,6 +44,9 @@ _HOME = {
         "GeodesicStress",
         "Neighbours",
         "Volume",
+        "certify",
+        "christoffel",
+        "curvature",
         "curve_energy",
         "curve_length",
         "distance",

@@ -1,5 +1,7 @@
 """Everything that follows from a metric tensor: curves, geodesics, distances, volume, statistics."""
 
+from pullback.geometry.certificates import Certificate, certify
+from pullback.geometry.curvatures import Curvature, christoffel, curvature
 from pullback.geometry.curve import curve_energy, curve_length
 from pullback.geometry.distances import distance
 from pullback.geometry.geodesics import Geodesic, geodesic
@@ -18,6 +20,8 @@ from pullback.geometry.volumes import Volume, magnification, volume
 
 __all__ = [
     "ApproximationWarning",
+    "Certificate",
+    "Curvature",
     "DistanceMatrix",
     "DistanceStability",
     "EnergyShares",
@@ -26,6 +30,9 @@ __all__ = [
     "GeodesicStress",
     "Neighbours",
     "Volume",
+    "certify",
+    "christoffel",
+    "curvature",
     "curve_energy",
     "curve_length",
     "distance",
