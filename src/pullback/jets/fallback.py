@@ -227,7 +227,9 @@ def contracted(module: Map, state: JetState, beta: Tensor, order: int) -> Tensor
             function = torch.func.grad(scalar)
             for _ in range(order - 1):
                 function = torch.func.jacfwd(function)
-            return function(torch.zeros(d, dtype=v.dtype, device=v.device))
+            result = function(torch.zeros(d, dtype=v.dtype, device=v.device))
+            # vmap cannot move the axis of a result that depends on nothing, as behind a constant module.
+            return result + 0 * covector.flatten()[0]
 
         over_points = torch.func.vmap(at_covector, in_dims=(0, 1, 0))
         full = torch.func.vmap(over_points, in_dims=(None, None, 0), out_dims=1)(value, rows, ordinary(beta))
