@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pullback.jets import Stack
+from pullback.jets.gemm import transforms_active
 from pullback.jets.jet import derivatives
 from pullback.metrics import embedded
 from pullback.metrics.compact import compact
@@ -75,10 +76,24 @@ class BaseMetric(ABC):
         return self.embedding
 
     def inverse(self, z: Points) -> Tensors:
-        """Inverse tensor, from the QR of an embedding's Jacobian or else from a Cholesky factor."""
+        """Inverse tensor, from the QR of an embedding's Jacobian or else from a Cholesky factor.
+
+        Raises:
+            ValueError: the tensor is not positive definite at a point.
+        """
         if self.embedding is not None:
-            return embedded.reduce_jacobian(self.embedding, z, embedded.inverse_gram)
+            return self._sound(z, embedded.reduce_jacobian(self.embedding, z, embedded.inverse_gram))
         return torch.cholesky_inverse(cholesky(self.tensor(z)))
+
+    def _sound(self, z: Points, inverse: Tensors) -> Tensors:
+        """The inverse if it is one; ``ValueError`` naming the first point where the tensor has none."""
+        if transforms_active(inverse):
+            return inverse
+        bad = ~torch.isfinite(inverse).all(-1).all(-1)
+        if bool(bad.any()):
+            row = int(bad.nonzero()[0])
+            raise ValueError(not_positive("tensor(z)", row, self.tensor(z[row : row + 1])[0]))
+        return inverse
 
     def logdet(self, z: Points) -> Float[Tensor, " n"]:
         """log det g, from the QR of an embedding's Jacobian or else from a Cholesky factor."""

@@ -15,6 +15,7 @@ from pullback.jets.rules import LEAVES
 from pullback.jets.taylor import layers_of
 from pullback.metrics import embedded, paired
 from pullback.metrics.base import BaseMetric, Points, Tensors
+from pullback.metrics.chunks import by_chunks
 from pullback.metrics.compact import compact, leaves
 from pullback.typing import Ambient, Map
 
@@ -108,7 +109,7 @@ class PullbackMetric(BaseMetric):
             return embedded.reduce_jacobian(self.embedding, z, embedded.gram)
         self._check_mode()
         size = embedded.points_at_once(self._rows, z, 2 + 3 * z.shape[1])
-        return embedded.by_chunks(self._weighted, z, size)
+        return by_chunks(self._weighted, z, size, self._rows)
 
     def _weighted(self, z: Tensor) -> Tensor:
         y, J = derivatives(self._rows, z, 1)
@@ -138,7 +139,8 @@ class PullbackMetric(BaseMetric):
 
         with torch.no_grad():
             r = ambient.at(z[:1]).factor.shape[-1] if len(z) else 1  # type: ignore[union-attr]
-        return embedded.by_chunks(part, z, embedded.points_at_once(self._rows, z, 2 + z.shape[1] + r))
+        size = embedded.points_at_once(self._rows, z, 2 + z.shape[1] + r)
+        return by_chunks(part, z, size, self._rows)
 
     def logdet(self, z: Points) -> Float[Tensor, " n"]:
         """2 Σ ln|diag R| from QR of M (JᵀJ would square the condition); -inf where the rank is below d."""
@@ -148,7 +150,9 @@ class PullbackMetric(BaseMetric):
     def inverse(self, z: Points) -> Tensors:
         """R⁻¹ R⁻ᵀ from QR of M."""
         self._check_rank(z)
-        return self._from_factor(z, embedded.inverse_gram) if self._by_factor else super().inverse(z)
+        if self._by_factor:
+            return self._sound(z, self._from_factor(z, embedded.inverse_gram))
+        return super().inverse(z)
 
     def derivative(self, z: Points) -> Float[Tensor, "n d d d"]:
         """∂_c g_ab as [n, a, b, c]."""
