@@ -148,6 +148,13 @@ CASES: list[Case] = [
         ValueError,
         "ends: expected codes for each of 2",
     ),
+    ("exponential_map: shape", lambda: pb.exponential_map(METRIC, POINTS, WIDE), ValueError, "v: expected"),
+    ("exponential_map: NaN", lambda: pb.exponential_map(METRIC, POINTS, spoiled(NAN)), ValueError, "at row 1"),
+    ("exponential_map: tol", lambda: pb.exponential_map(METRIC, POINTS, POINTS, tol=0), ValueError, "tol: "),
+    ("exponential_map: metric", lambda: pb.exponential_map(NET, POINTS, POINTS), TypeError, "wrap a decoder"),
+    ("logarithm_map: lengths", lambda: pb.logarithm_map(METRIC, POINTS, POINTS[:3]), ValueError, "b: expected"),
+    ("logarithm_map: inf", lambda: pb.logarithm_map(METRIC, spoiled(INF), POINTS), ValueError, "a: expected"),
+    ("logarithm_map: nodes", lambda: pb.logarithm_map(METRIC, POINTS, POINTS, nodes=6), ValueError, "nodes"),
     # estimators
     ("VAE: NaN", lambda: vae().fit(spoiled_table(NAN)), ValueError, "NaN"),
     ("VAE: inf", lambda: vae().fit(spoiled_table(INF)), ValueError, "infinity"),

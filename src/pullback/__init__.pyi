@@ -18,9 +18,11 @@ from pullback.geometry import Curvature as Curvature
 from pullback.geometry import DistanceMatrix as DistanceMatrix
 from pullback.geometry import DistanceStability as DistanceStability
 from pullback.geometry import EnergyShares as EnergyShares
+from pullback.geometry import Exponential as Exponential
 from pullback.geometry import Flatness as Flatness
 from pullback.geometry import Geodesic as Geodesic
 from pullback.geometry import GeodesicStress as GeodesicStress
+from pullback.geometry import Logarithm as Logarithm
 from pullback.geometry import Neighbours as Neighbours
 from pullback.geometry import Volume as Volume
 from pullback.geometry import certify as certify
@@ -32,9 +34,11 @@ from pullback.geometry import distance as distance
 from pullback.geometry import distance_matrix as distance_matrix
 from pullback.geometry import distance_stability as distance_stability
 from pullback.geometry import energy_shares as energy_shares
+from pullback.geometry import exponential_map as exponential_map
 from pullback.geometry import flatness as flatness
 from pullback.geometry import geodesic as geodesic
 from pullback.geometry import geodesic_stress as geodesic_stress
+from pullback.geometry import logarithm_map as logarithm_map
 from pullback.geometry import magnification as magnification
 from pullback.geometry import nearest_neighbours as nearest_neighbours
 from pullback.geometry import shares_of_difference as shares_of_difference

@@ -4,7 +4,9 @@ from pullback.geometry.certificates import Certificate, certify
 from pullback.geometry.curvatures import Curvature, christoffel, curvature
 from pullback.geometry.curve import curve_energy, curve_length
 from pullback.geometry.distances import distance
+from pullback.geometry.exponential import Exponential, exponential_map
 from pullback.geometry.geodesics import Geodesic, geodesic
+from pullback.geometry.logarithm import Logarithm, logarithm_map
 from pullback.geometry.matrices import ApproximationWarning, DistanceMatrix, distance_matrix
 from pullback.geometry.neighbours import Neighbours, nearest_neighbours
 from pullback.geometry.shares import EnergyShares, energy_shares, shares_of_difference
@@ -25,9 +27,11 @@ __all__ = [
     "DistanceMatrix",
     "DistanceStability",
     "EnergyShares",
+    "Exponential",
     "Flatness",
     "Geodesic",
     "GeodesicStress",
+    "Logarithm",
     "Neighbours",
     "Volume",
     "certify",
@@ -39,9 +43,11 @@ __all__ = [
     "distance_matrix",
     "distance_stability",
     "energy_shares",
+    "exponential_map",
     "flatness",
     "geodesic",
     "geodesic_stress",
+    "logarithm_map",
     "magnification",
     "nearest_neighbours",
     "shares_of_difference",
