@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullback.metrics.base import BaseMetric, Points, Tensors, not_positive, unpack
-from pullback.metrics.embedded import by_chunks
+from pullback.metrics.chunks import by_chunks
 from pullback.validation import check_choice, check_finite, check_points, check_positive
 
 Vectors = Float[Tensor, "n d"]
@@ -109,7 +109,8 @@ class CentroidMetric(BaseMetric):
             return self._scale * total
 
         joined = torch.cat([z, *beside], dim=1)
-        return by_chunks(at, joined, max(1, BLOCK_NUMBERS // (block * per)))
+        size = max(1, BLOCK_NUMBERS // (block * per))
+        return by_chunks(at, joined, size, self.centroids, packed)
 
     def inverse(self, z: Points) -> Tensors:
         """s Σ w_i M_i + λ I."""

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from pullback.jets import contract_third, metric_jet
 from pullback.jets.gemm import transforms_active
 from pullback.jets.jet import derivatives
 from pullback.jets.taylor import chunk_rows, layers_of, width_of
+from pullback.metrics.chunks import by_chunks
 from pullback.metrics.compact import compact
 from pullback.typing import Map
 
@@ -25,22 +25,6 @@ Factor = Float[Tensor, "n q d"]
 COMPACT_POINTS = 256
 
 
-def by_chunks(function: Callable[[Tensor], Tensor], z: Points, size: int) -> Tensor:
-    """function(z) of ``size`` points at a time.
-
-    Where a graph is recorded, a chunk is computed again on the way back instead of being kept, so that the
-    memory does not grow with the number of points.
-    """
-    if len(z) <= size:
-        return function(z)
-    if not torch.is_grad_enabled():
-        return torch.cat([function(part) for part in z.split(size)])
-    parts = [
-        checkpoint(function, part, use_reentrant=False, preserve_rng_state=False) for part in z.split(size)
-    ]
-    return torch.cat(parts)  # type: ignore[arg-type]
-
-
 def points_at_once(f: Map, z: Points, rows: int) -> int:
     """How many points to take where each needs ``rows`` rows of the outputs of ``f``."""
     return chunk_rows(z, rows, width_of(layers_of(f), z))
@@ -48,10 +32,16 @@ def points_at_once(f: Map, z: Points, rows: int) -> int:
 
 def reduce_jacobian(embedding: Map, z: Points, reduction: Callable[[Tensor], Tensor]) -> Tensor:
     """``reduction`` of the Jacobian (n, q, d) of an embedding, which is never formed for all points."""
-    if len(z) >= COMPACT_POINTS and isinstance(embedding, nn.Module):
-        embedding = compact(embedding, live=True)
+    embedding = _for_many(embedding, z)
     size = points_at_once(embedding, z, 2 + 2 * z.shape[1])
-    return by_chunks(lambda part: reduction(derivatives(embedding, part, 1)[1]), z, size)
+    return by_chunks(lambda part: reduction(derivatives(embedding, part, 1)[1]), z, size, embedding)
+
+
+def _for_many(embedding: Map, z: Tensor) -> Map:
+    """The embedding, of least width where there are many points."""
+    if len(z) < COMPACT_POINTS or not isinstance(embedding, nn.Module):
+        return embedding
+    return compact(embedding, live=True)
 
 
 def gram(M: Factor) -> Float[Tensor, "n d d"]:
@@ -87,7 +77,12 @@ def inverse_gram(M: Factor) -> Float[Tensor, "n d d"]:
 
 def first_derivative(embedding: Map, z: Points) -> Float[Tensor, "n d d d"]:
     """∂_c g_ab = <F_ac, F_b> + <F_a, F_bc> as [n, a, b, c]."""
-    C = metric_jet(embedding, z).christoffel_first
+    if not torch.is_grad_enabled():  # metric_jet bounds its memory itself
+        C = metric_jet(embedding, z).christoffel_first
+        return C + C.transpose(1, 2)
+    embedding = _for_many(embedding, z)
+    size = points_at_once(embedding, z, 2 + 2 * z.shape[1])
+    C = by_chunks(lambda part: metric_jet(embedding, part).christoffel_first, z, size, embedding)
     return C + C.transpose(1, 2)
 
 
@@ -95,7 +90,7 @@ def second_derivative(embedding: Map, z: Points) -> Float[Tensor, "n d d d d"]:
     """∂_c∂_e g_ab = <F_ace, F_b> + <F_ac, F_be> + <F_ae, F_bc> + <F_a, F_bce> as [n, a, b, c, e]."""
     d = z.shape[1]
     size = points_at_once(embedding, z, 1 + d + d * d)
-    return by_chunks(lambda part: _second_derivative(embedding, part), z, size)
+    return by_chunks(lambda part: _second_derivative(embedding, part), z, size, embedding)
 
 
 def _second_derivative(embedding: Map, z: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from torch import Tensor
 from pullback.ambient import Paired
 from pullback.ambient.learned import Partials
 from pullback.jets.jet import derivatives
-from pullback.metrics.embedded import Points, by_chunks, points_at_once
+from pullback.metrics.chunks import by_chunks
+from pullback.metrics.embedded import Points, points_at_once
 from pullback.typing import Map
 
 
@@ -22,14 +23,14 @@ def first_derivative(decoder: Map, ambient: Paired, z: Points) -> Float[Tensor, 
     """∂_c g_ab as [n, a, b, c]."""
     d = z.shape[1]
     size = points_at_once(decoder, z, 1 + d + d * d)
-    return by_chunks(lambda part: _first(decoder, ambient, part), z, size)
+    return by_chunks(lambda part: _first(decoder, ambient, part), z, size, decoder)
 
 
 def second_derivative(decoder: Map, ambient: Paired, z: Points) -> Float[Tensor, "n d d d d"]:
     """∂_c∂_e g_ab as [n, a, b, c, e]."""
     d = z.shape[1]
     size = points_at_once(decoder, z, 1 + d + 2 * d * d + d**3)
-    return by_chunks(lambda part: _second(decoder, ambient, part), z, size)
+    return by_chunks(lambda part: _second(decoder, ambient, part), z, size, decoder)
 
 
 def _first(decoder: Map, ambient: Paired, z: Tensor) -> Tensor:
