@@ -256,21 +256,28 @@ def _chunk(z: Points, floats: int) -> int:
     return max(1, CHUNK_BYTES // (floats * z.element_size()))
 
 
-def _report_kinks(metric: BaseMetric, *, strict: bool) -> bool:
-    """Warn of, or refuse, a decoder with kinks; whether it is linear between them."""
+def kinks_of(metric: BaseMetric) -> tuple[str | None, bool]:
+    """The first layer of a metric's decoder with kinks, in words, or None; and whether all between is linear."""
     decoder = metric.embedding
     decoder = getattr(metric, "decoder", None) if decoder is None else decoder
     if not isinstance(decoder, nn.Module):
-        return False
+        return None, False
     steps = list(survey(layers_of(decoder)))
     kinked = [s for s in steps if isinstance(s.rule, Piecewise) or type(s.module) in MAX_POOLS]
     if not kinked:
-        return False
+        return None, False
     problem = (
         f"{type(kinked[0].module).__name__} at layer {kinked[0].path or '(itself)'} has kinks, where the "
         "curvature sits that derivatives do not see; use a smooth activation (Softplus, SiLU, GELU, Tanh)"
     )
-    if strict:
+    return problem, is_piecewise_linear(steps)
+
+
+def _report_kinks(metric: BaseMetric, *, strict: bool) -> bool:
+    """Warn of, or refuse, a decoder with kinks; whether it is linear between them."""
+    problem, flat = kinks_of(metric)
+    if problem is not None and strict:
         raise ValueError(f"metric: {problem}")
-    warnings.warn(problem, PiecewiseLinearWarning, stacklevel=3)
-    return is_piecewise_linear(steps)
+    if problem is not None:
+        warnings.warn(problem, PiecewiseLinearWarning, stacklevel=3)
+    return flat

@@ -14,6 +14,8 @@ GEODESIC = "#c2410c"
 STRAIGHT = "#1d4ed8"
 FIT = "#0f766e"
 POINT = "#64748b"
+RISES, FALLS = "#b2182b", "#2166ac"  # the ends of the diverging map
+GROUND = "#eef1f5"
 
 # Ten hues that stay apart under the common colour vision deficiencies (M. A. Petroff, arXiv:2107.02270),
 # its two greys replaced by a green and a navy, since grey is the colour of the field behind the points.
