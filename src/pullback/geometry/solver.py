@@ -244,11 +244,13 @@ def _measured(route: Route, race: _Race, options: Options) -> Solution:
     residual, energy = descent.residual, descent.energy
     if route.measures_residual and points.dtype == torch.float64:
         residual, energy = seen.residual, seen.energy
+    outside = ~torch.isfinite(energy)  # a map may have a derivative where it has no value
+    length = length.masked_fill(outside, torch.nan)
     return Solution(
         points=points[:, :: (mesh - 1) // (options.nodes - 1)],
         length=length,
         energy=seen.speeds.energy(),
-        residual=residual,
+        residual=residual.nan_to_num(nan=torch.inf),
         gap=mesh_gap(energy, seen),
         defect=seen.bend / length,
         iterations=race.before + descent.iterations,
