@@ -19,6 +19,7 @@ NAN, INF = float("nan"), float("inf")
 POINTS = torch.zeros(4, 2)
 NET = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 3))
 METRIC = pb.PullbackMetric(NET)
+COUNTED = pb.ambient.LearnedNegativeBinomial()
 KINKED = pb.PullbackMetric(nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3)))
 DROPOUT = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
 WIDE = torch.zeros(4, 3)
@@ -39,6 +40,11 @@ def spoiled_table(value: float) -> np.ndarray:
     table = TABLE.copy()
     table[3, 2] = value
     return table
+
+
+def centroid(**options: Any) -> pb.CentroidMetric:
+    good = {"centroids": POINTS, "factors": torch.zeros(4, 2, 2), "temperature": 1.0, "regularization": 0.1}
+    return pb.CentroidMetric(**(good | options))
 
 
 def vae(**options: Any) -> pb.VAE:
@@ -81,6 +87,21 @@ CASES: list[Case] = [
     ("EuclideanMetric: dim", lambda: pb.EuclideanMetric(0), ValueError, "dim"),
     ("PullbackMetric: decoder", lambda: pb.PullbackMetric(3), TypeError, "decoder"),
     ("PullbackMetric: train", lambda: pb.PullbackMetric(DROPOUT).tensor(POINTS), ValueError, "eval"),
+    ("SumMetric: empty", lambda: pb.SumMetric([]), ValueError, "metrics"),
+    ("SumMetric: weight", lambda: -1 * METRIC, ValueError, "weights: expected a finite number > 0"),
+    ("SumMetric: kind", lambda: METRIC + NET, TypeError, "wrap a decoder in PullbackMetric"),
+    ("SumMetric: dims", lambda: METRIC + pb.EuclideanMetric(3), ValueError, "one latent dimension"),
+    ("EnsembleMetric: empty", lambda: pb.EnsembleMetric([]), ValueError, "decoders"),
+    ("EnsembleMetric: kind", lambda: pb.EnsembleMetric([NET, 3]), TypeError, "decoders"),
+    ("ExpectedPullbackMetric: kind", lambda: pb.ExpectedPullbackMetric(NET, 1.0), TypeError, "scale"),
+    ("ConformalMetric: base", lambda: pb.ConformalMetric(NET, torch.sum), TypeError, "metric: expected"),
+    ("ConformalMetric: shape", lambda: pb.ConformalMetric(METRIC, NET).tensor(POINTS), ValueError, "factor"),
+    ("CentroidMetric: shapes", lambda: centroid(factors=WIDE), ValueError, "factors: expected (4, 2, 2)"),
+    ("CentroidMetric: NaN", lambda: centroid(centroids=spoiled(NAN)), ValueError, "centroids"),
+    ("CentroidMetric: temperature", lambda: centroid(temperature=0), ValueError, "temperature"),
+    ("CentroidMetric: regularization", lambda: centroid(regularization=0), ValueError, "regularization"),
+    ("CentroidMetric: reduction", lambda: centroid(reduction="max"), ValueError, "'mean', 'sum'"),
+    ("PullbackMetric: pairs", lambda: pb.PullbackMetric(NET, COUNTED).tensor(POINTS), ValueError, "even"),
     ("PullbackMetric: width", lambda: pb.magnification(METRIC, WIDE), ValueError, "expected"),
     # geometry
     ("geodesic: NaN", lambda: pb.geodesic(METRIC, POINTS, spoiled(NAN)), ValueError, "end: "),

@@ -31,7 +31,15 @@ _HOME = {
         "register_jet_rule",
         "tangential_acceleration",
     ),
-    "pullback.metrics": ("EuclideanMetric", "PullbackMetric"),
+    "pullback.metrics": (
+        "CentroidMetric",
+        "ConformalMetric",
+        "EnsembleMetric",
+        "EuclideanMetric",
+        "ExpectedPullbackMetric",
+        "PullbackMetric",
+        "SumMetric",
+    ),
     "pullback.geometry": (
         "ApproximationWarning",
         "Certificate",

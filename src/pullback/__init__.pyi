@@ -61,8 +61,13 @@ from pullback.jets import metric_jet as metric_jet
 from pullback.jets import reference_jet as reference_jet
 from pullback.jets import register_jet_rule as register_jet_rule
 from pullback.jets import tangential_acceleration as tangential_acceleration
+from pullback.metrics import CentroidMetric as CentroidMetric
+from pullback.metrics import ConformalMetric as ConformalMetric
+from pullback.metrics import EnsembleMetric as EnsembleMetric
 from pullback.metrics import EuclideanMetric as EuclideanMetric
+from pullback.metrics import ExpectedPullbackMetric as ExpectedPullbackMetric
 from pullback.metrics import PullbackMetric as PullbackMetric
+from pullback.metrics import SumMetric as SumMetric
 from pullback.reporting import Diagnosis as Diagnosis
 from pullback.reporting import diagnose as diagnose
 from pullback.reporting import report as report

@@ -25,13 +25,18 @@ class Paired(Quadratic):
     def pair_weights(self, u: Tensor, v: Tensor, order: int) -> tuple[Partials, Partials]:
         """Weights on u and on v with their partial derivatives up to ``order``, at most 2."""
 
-    def apply(self, y: Float[Tensor, "n p"], v: Float[Tensor, "n p *k"]) -> Float[Tensor, "n p *k"]:
-        """W v."""
+    def weights(self, y: Float[Tensor, "n p"], order: int) -> tuple[Partials, Partials]:
+        """`pair_weights` of the two halves of the outputs."""
         if y.shape[1] % 2:
             raise ValueError(
                 f"y: expected an even number of outputs, two parameters a feature, got {y.shape[1]}"
             )
-        halves = self.pair_weights(*y.chunk(2, dim=1), 0)
+        u, v = y.chunk(2, dim=1)
+        return self.pair_weights(u, v, order)
+
+    def apply(self, y: Float[Tensor, "n p"], v: Float[Tensor, "n p *k"]) -> Float[Tensor, "n p *k"]:
+        """W v."""
+        halves = self.weights(y, 0)
         return per_feature(torch.cat([half[0] for half in halves], dim=1), v) * v
 
     def flattening(self) -> None:

@@ -63,8 +63,7 @@ def _second(decoder: Map, ambient: Paired, z: Tensor) -> Tensor:
 def _weights(ambient: Paired, y: Tensor, J: Tensor, H: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Weights (n, p) and their latent derivatives (n, p, d), (n, p, d, d); the last zero without ``H``."""
     order = 1 if H is None else 2
-    u, v = y.chunk(2, dim=1)
-    halves = ambient.pair_weights(u, v, order)
+    halves = ambient.weights(y, order)
     first = J.chunk(2, dim=1)
     second = (None, None) if H is None else H.chunk(2, dim=1)
     on_u, on_v = (_chain(half, first, second) for half in halves)
