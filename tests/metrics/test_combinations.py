@@ -52,6 +52,14 @@ def test_a_users_object_joins_a_sum_from_either_side():
         torch.testing.assert_close(metric.tensor(Z), euclidean.tensor(Z) + OnlyTensor().tensor(Z))
 
 
+def test_a_function_with_numbers_of_its_own_joins_a_network():
+    """The coarse stage in single precision must not be tried where it cannot be copied."""
+    shift = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
+    metric = PullbackMetric(lambda z: torch.sin(z + shift)) + PullbackMetric(decoder())
+    path = geodesic(metric, numbers(2, 2, seed=2), numbers(2, 2, seed=3), starts="line")
+    assert bool(path.converged.all())
+
+
 def test_the_determinant_of_a_sum_keeps_its_digits():
     """Both members see nearly one direction; the sum of their tensors has lost the other in float32."""
     first = numbers(30, 1)

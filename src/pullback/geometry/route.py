@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pullback.geometry.energy import CurveEnergy, Curves, EmbeddingEnergy, TensorEnergy
 from pullback.geometry.spline import LOBATTO_INNER, LOBATTO_WEIGHTS, Spline, spline_through
 from pullback.jets import PackedJet, directional_jet, jet
-from pullback.jets.taylor import layers_of
+from pullback.jets.taylor import layers_of, survey
 from pullback.metrics import BaseMetric
 from pullback.typing import Map
 
@@ -139,7 +139,9 @@ class Extrinsic(Route):
 
     def cast(self, dtype: torch.dtype) -> "Extrinsic":
         module = self.embedding
-        if not isinstance(module, nn.Module) or any(layer.rule is None for layer in layers_of(module)):
+        if not isinstance(module, nn.Module) or any(
+            layer.rule is None for layer in survey(layers_of(module))
+        ):
             return self
         numbers = [*module.parameters(), *module.buffers()]
         if all(number.dtype == dtype for number in numbers) or not all(number.is_leaf for number in numbers):
