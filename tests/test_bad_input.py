@@ -24,6 +24,7 @@ KINKED = pb.PullbackMetric(nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8
 DROPOUT = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
 WIDE = torch.zeros(4, 3)
 ACCELERATION = pb.tangential_acceleration
+CARRY = pb.parallel_transport
 BOX = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
 DEFAULT = pb.Autoencoder("two", progress=False)
 TABLE = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
@@ -170,12 +171,27 @@ CASES: list[Case] = [
         "ends: expected codes for each of 2",
     ),
     ("exponential_map: shape", lambda: pb.exponential_map(METRIC, POINTS, WIDE), ValueError, "v: expected"),
-    ("exponential_map: NaN", lambda: pb.exponential_map(METRIC, POINTS, spoiled(NAN)), ValueError, "at row 1"),
+    ("exponential_map: NaN", lambda: pb.exponential_map(METRIC, POINTS, spoiled(NAN)), ValueError, "row 1"),
     ("exponential_map: tol", lambda: pb.exponential_map(METRIC, POINTS, POINTS, tol=0), ValueError, "tol: "),
     ("exponential_map: metric", lambda: pb.exponential_map(NET, POINTS, POINTS), TypeError, "wrap a decoder"),
-    ("logarithm_map: lengths", lambda: pb.logarithm_map(METRIC, POINTS, POINTS[:3]), ValueError, "b: expected"),
+    ("logarithm_map: lengths", lambda: pb.logarithm_map(METRIC, POINTS, POINTS[:3]), ValueError, "b: expec"),
     ("logarithm_map: inf", lambda: pb.logarithm_map(METRIC, spoiled(INF), POINTS), ValueError, "a: expected"),
     ("logarithm_map: nodes", lambda: pb.logarithm_map(METRIC, POINTS, POINTS, nodes=6), ValueError, "nodes"),
+    ("parallel_transport: node", lambda: CARRY(METRIC, BOX[:1], BOX[0]), ValueError, "path: "),
+    ("parallel_transport: shape", lambda: CARRY(METRIC, BOX, WIDE[0]), ValueError, "v: expec"),
+    ("parallel_transport: NaN", lambda: CARRY(METRIC, BOX, BOX[0] * NAN), ValueError, "v: exp"),
+    (
+        "parallel_transport: method",
+        lambda: CARRY(METRIC, BOX, BOX[0], method="glue"),
+        ValueError,
+        "'pole_ladder'",
+    ),
+    (
+        "parallel_transport: ladder",
+        lambda: CARRY(METRIC, BOX, BOX[0], method="pole_ladder"),
+        ValueError,
+        "expected a Geodesic",
+    ),
     # estimators
     ("VAE: NaN", lambda: vae().fit(spoiled_table(NAN)), ValueError, "NaN"),
     ("VAE: inf", lambda: vae().fit(spoiled_table(INF)), ValueError, "infinity"),

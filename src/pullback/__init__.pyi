@@ -24,6 +24,7 @@ from pullback.geometry import Geodesic as Geodesic
 from pullback.geometry import GeodesicStress as GeodesicStress
 from pullback.geometry import Logarithm as Logarithm
 from pullback.geometry import Neighbours as Neighbours
+from pullback.geometry import Transport as Transport
 from pullback.geometry import Volume as Volume
 from pullback.geometry import certify as certify
 from pullback.geometry import christoffel as christoffel
@@ -41,6 +42,7 @@ from pullback.geometry import geodesic_stress as geodesic_stress
 from pullback.geometry import logarithm_map as logarithm_map
 from pullback.geometry import magnification as magnification
 from pullback.geometry import nearest_neighbours as nearest_neighbours
+from pullback.geometry import parallel_transport as parallel_transport
 from pullback.geometry import shares_of_difference as shares_of_difference
 from pullback.geometry import volume as volume
 from pullback.io import FormatError as FormatError

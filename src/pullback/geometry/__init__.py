@@ -18,6 +18,7 @@ from pullback.geometry.statistics import (
     flatness,
     geodesic_stress,
 )
+from pullback.geometry.transport import Transport, parallel_transport
 from pullback.geometry.volumes import Volume, magnification, volume
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "GeodesicStress",
     "Logarithm",
     "Neighbours",
+    "Transport",
     "Volume",
     "certify",
     "christoffel",
@@ -50,6 +52,7 @@ __all__ = [
     "logarithm_map",
     "magnification",
     "nearest_neighbours",
+    "parallel_transport",
     "shares_of_difference",
     "volume",
 ]

@@ -28,7 +28,7 @@ from pullback.typing import Map
 Values = Float[Tensor, " n"]
 Pace = Float[Tensor, "S n"]
 
-FIRST_STEPS = 4
+FIRST_STEPS = 2
 LEAST_FACTOR, LARGEST_FACTOR = 0.2, 5.0
 # By how much smaller an error a step may have in the next attempt.
 LOCAL_FACTOR = 1e-3
