@@ -157,6 +157,13 @@ CASES: list[Case] = [
         "path_b: expected 1 paths",
     ),
     ("geodesic_stress: row", lambda: pb.geodesic_stress(METRIC, POINTS, [(0, 1), (0, 9)]), ValueError, "row"),
+    ("frechet_mean: weights", lambda: pb.frechet_mean(METRIC, POINTS, POINTS[:, 0] - 1), ValueError, "weigh"),
+    ("frechet_mean: none", lambda: pb.frechet_mean(METRIC, POINTS, POINTS[:, 0]), ValueError, "weights: "),
+    ("frechet_mean: NaN", lambda: pb.frechet_mean(METRIC, spoiled(NAN)), ValueError, "z: expected finite"),
+    ("geodesic_kmeans: k", lambda: pb.geodesic_kmeans(METRIC, POINTS, 0), ValueError, "n_clusters: expected"),
+    ("geodesic_kmeans: many", lambda: pb.geodesic_kmeans(METRIC, BOX, 3), ValueError, "n_clusters: expected"),
+    ("tangent_pca: width", lambda: pb.tangent_pca(METRIC, WIDE), ValueError, "z: expected"),
+    ("tangent_pca: count", lambda: pb.tangent_pca(METRIC, BOX, n_components=3), ValueError, "n_components"),
     ("geodesic_stress: one", lambda: pb.geodesic_stress(METRIC, POINTS, [(0, 1)]), ValueError, "two"),
     (
         "distance_stability: one",
