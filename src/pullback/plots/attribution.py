@@ -9,11 +9,22 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from pullback.plots.arguments import check_array, check_image_shape
-from pullback.plots.style import FALLS, INK, MUTED, POINT, RISES, axes_or_new, diverging_colormap, finish
+from pullback.plots.style import (
+    FALLS,
+    INK,
+    MUTED,
+    POINT,
+    RISES,
+    axes_or_new,
+    diverging_colormap,
+    finish,
+    shortened,
+)
 from pullback.validation import check_whole
 
 N_FEATURES = 12
 PALE = 0.3
+ROOM = 1.6
 ARROWS = {1: "↑", -1: "↓", 0: "·"}
 
 
@@ -68,6 +79,7 @@ def path_attribution(
     image_shape: Any = None,
     n_features: int = N_FEATURES,
     title: str | None = None,
+    legend: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw which features make a path long: their shares of its energy, which sum to one exactly.
@@ -83,6 +95,7 @@ def path_attribution(
         image_shape: ``(channels, height, width)`` where the features are pixels.
         n_features: bars; of the other features the sum is written below.
         title: what stands above; None: what is drawn.
+        legend: say what the colours mean.
         ax: Axes to draw on; None makes a figure.
 
     Returns:
@@ -103,7 +116,7 @@ def path_attribution(
     if path >= m:
         raise ValueError(f"path: expected a number below {m}, got {path}")
     if image_shape is not None:
-        return _picture(shares, path, check_image_shape(image_shape, p), title, ax)
+        return _picture(shares, path, check_image_shape(image_shape, p), title, legend, ax)
     names = _names(shares, feature_names, p)
     bars = bars_of(shares, path, n_features)
     rows = len(bars.index) + (bars.others > 0)
@@ -113,17 +126,19 @@ def path_attribution(
         ax.barh(row, 100 * share, color=color, alpha=PALE, height=0.72, lw=0)
         ax.barh(row, 100 * share * net, color=color, height=0.72, lw=0)
         _number(ax, row, share, f"{100 * share:.1f} %  {ARROWS[int(np.sign(change))]} {change:+.2g}")
-    labels = [names[j] for j in bars.index]
+    labels = [shortened(names[j]) for j in bars.index]
     if bars.others:
         _number(ax, rows - 1, 0.0, f"{100 * bars.rest:.1f} % together")
         labels.append(f"{bars.others} other{'s' if bars.others > 1 else ''}")
     ax.set_yticks(range(rows), labels)
     ax.set_ylim(rows - 0.4, -0.6)
     ends = 100 * bars.share
-    ax.set_xlim(1.32 * min(ends.min(), 0.0), 1.32 * max(ends.max(), 1e-9))
+    # Room for the numbers behind the bars.
+    ax.set_xlim(ROOM * min(ends.min(), 0.0), ROOM * max(ends.max(), 1e-9))
     if ends.min() < 0:
         ax.axvline(0, color=INK, lw=0.8)
-    _legend(ax)
+    if legend:
+        _legend(ax)
     return finish(ax, title or "What makes the path long", ("share of its energy, %", ""))
 
 
@@ -147,7 +162,9 @@ def _legend(ax: Axes) -> None:
     )  # fmt: skip
 
 
-def _picture(shares: Any, path: int, shape: tuple[int, int, int], title: str | None, ax: Axes | None) -> Axes:
+def _picture(
+    shares: Any, path: int, shape: tuple[int, int, int], title: str | None, legend: bool, ax: Axes | None
+) -> Axes:
     values = 100 * signed_picture(shares, path, shape)
     limit = max(float(np.abs(values).max()), 1e-9)
     ax = axes_or_new(ax, (4.2, 3.4))
@@ -155,7 +172,8 @@ def _picture(shares: Any, path: int, shape: tuple[int, int, int], title: str | N
     if ax.figure is not None:
         bar = ax.figure.colorbar(image, ax=ax, shrink=0.85)
         bar.ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
-        bar.set_label("share of the energy, %\nred: value rises, blue: falls", fontsize=9)
+        if legend:
+            bar.set_label("share of the energy, %\nred: value rises, blue: falls", fontsize=9)
         bar.outline.set_visible(False)  # type: ignore[operator]
     finish(ax, title or "What makes the path long")
     ax.set_axis_off()

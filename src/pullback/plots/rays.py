@@ -18,6 +18,8 @@ LEGS = 8
 DETAIL = 4
 RINGS = 5
 TOL = 1e-5
+# A leg that needs more runs where nothing can be drawn with confidence.
+MOST_STEPS = 64
 # A way is taken for shorter only if it is so by more than the mesh of the rays can err.
 SHORTER = 0.98
 LINE_NODES = 9
@@ -125,7 +127,7 @@ def _legs(metric: Any, start: Tensor, v: Tensor) -> tuple[np.ndarray, np.ndarray
             kept = kept & torch.as_tensor(regular(metric.tensor(z).double().cpu().numpy()), device=z.device)
             z = torch.where(kept[:, None], z, start)
             w = torch.where(kept[:, None], w, 0)
-            leg = exponential_map(metric, z, w, full=True, tol=max(TOL, _floor(z)))
+            leg = exponential_map(metric, z, w, full=True, tol=max(TOL, _floor(z)), max_steps=MOST_STEPS)
         assert isinstance(leg, Exponential)
         kept = kept & leg.converged
         z, w = leg.point, leg.velocity

@@ -72,6 +72,11 @@ def axes_or_new(ax: Axes | None, size: tuple[float, float] = (5.0, 4.2)) -> Axes
     return ax
 
 
+def shortened(name: str, length: int = 22) -> str:
+    """A name, cut with an ellipsis where it is longer than ``length``."""
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
 def finish(ax: Axes, title: str | None = None, labels: Sequence[str] = ("", "")) -> Axes:
     """Give the Axes the common look: title at the left, thin spines, quiet ticks."""
     if title:
