@@ -3,7 +3,7 @@
 50 pairs, one thread, process CPU time, both sides in turn in one process. Every curve is measured by one
 double-precision routine (2001 points) and compared with a dense reference. stochman climbs a ladder of
 settings; its time is taken at the first that brings 94 % of the pairs within 1 % of the reference.
-latent-geometry solves one pair at a time; each may take ten seconds.
+latent-geometry solves one pair at a time; each may take ten CPU seconds.
 """
 
 import signal
@@ -31,6 +31,7 @@ peer_solver = pytest.importorskip("latent_geometry.solver.abstract")
 LADDER = {"default": (5, 150), "15 nodes, 300 steps": (15, 300), "15 nodes, 1000 steps": (15, 1000)}
 SEED = 9
 ROUNDS = 5
+CAP = 10
 FACTOR = 12
 STATIONS = 2001
 
@@ -118,22 +119,22 @@ def test_geodesics_beside_stochman(benchmark, dtype):
 
 
 def _capped(run: Callable[[], object], seconds: int) -> tuple[bool, float]:
-    """Whether ``run`` succeeded within the time, and the process CPU seconds that it took."""
+    """Whether ``run`` succeeded within the CPU seconds, and how many it took."""
 
     def stop(*_: object) -> None:
         raise TimeoutError
 
-    before = signal.signal(signal.SIGALRM, stop)
+    before = signal.signal(signal.SIGPROF, stop)
     begin = time.process_time()
-    signal.alarm(seconds)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         run()
         solved = True
     except (TimeoutError, peer_solver.SolverFailedException):
         solved = False
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
     return solved, time.process_time() - begin
 
 
@@ -147,17 +148,17 @@ def test_geodesics_beside_latent_geometry(benchmark):
     path = _ours(model)
     ours = (time.process_time() - begin) / len(path)
     ends = {i: (model.start[i].numpy(), model.end[i].numpy()) for i in pairs}
-    runs = {i: _capped(partial(peer.shortest_path, a, b), 10) for i, (a, b) in ends.items()}
+    runs = {i: _capped(partial(peer.shortest_path, a, b), CAP) for i, (a, b) in ends.items()}
     solved = [seconds for done, seconds in runs.values() if done]
     benchmark.extra_info |= {
         "ours_per_pair": ours,
         "latent_geometry": {str(i): run for i, run in runs.items()},
     }
-    count = f"{len(solved)} of {len(pairs)}"
-    print(f"\nlatent-geometry solved {count} pairs, the quickest in {min(solved):.2f} CPU s:")
-    print(f"{min(solved) / ours:.0f} times as long as a pair of ours ({1000 * ours:.1f} ms)")
+    least = min(solved, default=float(CAP))
+    print(f"\nlatent-geometry solved {len(solved)} of {len(pairs)} pairs within {CAP} CPU s")
+    print(f"the quickest (or the cap) took {least / ours:.0f} times a pair of ours ({1000 * ours:.1f} ms)")
     assert bool(path.converged.all())
-    assert min(solved) / ours >= 300
+    assert least / ours >= 300
 
 
 def _outcome(run: Callable[[], object]) -> tuple[str, float]:

@@ -14,9 +14,12 @@ from pullback.geometry import (
     curve_length,
     distance,
     distance_matrix,
+    exponential_map,
     flatness,
     geodesic,
+    logarithm_map,
     magnification,
+    parallel_transport,
     volume,
 )
 from pullback.geometry.reference import PoincareDisk
@@ -67,6 +70,9 @@ def test_what_needs_a_metric_names_the_point_where_there_is_none(name):
         lambda: curvature(metric, a),
         lambda: christoffel(metric, a),
         lambda: metric.inverse(a),
+        lambda: exponential_map(metric, a, b),
+        lambda: logarithm_map(metric, a, b),
+        lambda: parallel_transport(metric, torch.stack([a, b], dim=1), b),
         lambda: geodesic(from_tensor(metric.tensor, 2), a, b),
         lambda: magnification(from_tensor(metric.tensor, 2), a),
     ):
@@ -225,3 +231,36 @@ def test_the_edge_of_the_disk_is_never_crossed():
     assert bool(((off < 1e-2) | ~path.converged).all())
     with pytest.raises(ValueError, match=r"not positive definite at row 2"):
         geodesic(from_tensor(lambda z: disk.tensor(z) * (z.norm(dim=1) < 1)[:, None, None], 2), a, 2 * a)
+
+
+def test_motion_that_leaves_the_domain_stops_at_its_edge():
+    half = PullbackMetric(lambda z: torch.cat([torch.sqrt(0.5 - z[:, :1]), z], dim=1))
+    z = torch.zeros(2, 2, dtype=torch.float64)
+    v = torch.tensor([[3.0, 1.0], [-0.5, 0.3]], dtype=torch.float64)
+    seen = exponential_map(half, z, v, full=True)
+    assert seen.converged.tolist() == [False, True]
+    assert torch.isfinite(seen.point).all()
+    assert torch.isfinite(seen.velocity).all()
+    assert float(seen.point[0, 0]) <= 0.5
+    assert seen.message.startswith("1 of 2 motions not converged: 1 left the domain of the metric")
+    torch.testing.assert_close(exponential_map(half, z[1:], v[1:]), seen.point[1:])
+
+
+def test_transport_across_a_place_without_metric_names_it():
+    t = torch.linspace(0, 1, 9, dtype=torch.float64)[:, None]
+    across = torch.lerp(torch.tensor([[-1.0, 0.0]]).double(), torch.tensor([[1.0, 0.3]]).double(), t)
+    v = torch.ones(1, 2, dtype=torch.float64)
+    fold = PullbackMetric(lambda z: torch.stack([z[:, 0] ** 3, z[:, 1]], dim=1))
+    with pytest.raises(ValueError, match="not positive definite at row 4"):
+        parallel_transport(fold, across, v)
+    half = PullbackMetric(lambda z: torch.cat([torch.sqrt(0.4 - z[:, :1]), z], dim=1))
+    with pytest.raises(ValueError, match="not finite at row 6"):
+        parallel_transport(half, across, v)
+
+
+def test_maps_between_coincident_points():
+    a, v = ends()
+    bowl = PullbackMetric(lambda z: torch.cat([z, z.square()], dim=1))
+    assert logarithm_map(bowl, a, a).abs().max() == 0
+    assert torch.equal(exponential_map(bowl, a, torch.zeros_like(a)), a)
+    torch.testing.assert_close(parallel_transport(bowl, geodesic(bowl, a, a), v), v, rtol=1e-13, atol=1e-13)

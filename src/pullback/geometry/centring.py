@@ -41,16 +41,18 @@ class Sheaf:
         row: number of the point at the end of each curve.
         points: the curves.
         factor: with which the energy of each counts.
+        fine: whether this is the final mesh, not every second node of it.
     """
 
     row: Int[Tensor, " m"]
     points: Curves
     factor: Float[Tensor, " m"]
+    fine: bool
 
     def part(self, keep: Bool[Tensor, " n"]) -> "Sheaf":
         """The curves to the points that ``keep`` names."""
         inside = keep[self.row]
-        return Sheaf(self.row[inside], self.points[inside], self.factor[inside])
+        return Sheaf(self.row[inside], self.points[inside], self.factor[inside], self.fine)
 
     def put(self, other: "Sheaf", keep: Bool[Tensor, " n"]) -> None:
         """Take the curves to the points that ``keep`` names from ``other``, which has at least those."""
@@ -86,8 +88,29 @@ class Fan:
         """Take the points that ``keep`` names from ``other``."""
         for mine, its in zip(self.sheaves, other.sheaves, strict=True):
             mine.put(its, keep)
+        self._read(other, keep)
+
+    def _read(self, other: "Fan", keep: Bool[Tensor, " n"]) -> None:
         for name in ("energy", "gradient", "hessian", "settled"):
             getattr(self, name)[keep] = getattr(other, name)[keep]
+
+    def loosen(self, route: Route, rows: Bool[Tensor, " n"]) -> None:
+        """Count some points by their fine curves alone from now on."""
+        for sheaf in self.sheaves:
+            if sheaf.fine:
+                sheaf.factor[rows[sheaf.row]] = 1
+        self.sheaves = [sheaf if sheaf.fine else sheaf.part(~rows) for sheaf in self.sheaves]
+        own = [sheaf.part(rows) for sheaf in self.sheaves if sheaf.fine]
+        self._read(unfolded(route, own, len(self.energy)), rows)
+
+    @property
+    def extrapolated(self) -> Bool[Tensor, " n"]:
+        """Which points count by two meshes."""
+        both = torch.zeros_like(self.settled)
+        for sheaf in self.sheaves:
+            if not sheaf.fine:
+                both[sheaf.row] = True
+        return both
 
 
 def unfolded(route: Route, sheaves: list[Sheaf], n: int) -> Fan:
@@ -143,8 +166,8 @@ def fan_of(route: Route, path: Geodesic, dtype: torch.dtype) -> Fan:
         for row in (path.mesh == nodes).nonzero().squeeze(1).split(max(1, NODE_BUDGET // nodes)):
             points = torch.stack([path.finest[i] for i in row.tolist()]).to(dtype)
             factor = torch.ones_like(points[:, 0, 0])
-            fine.append(Sheaf(row, points, factor))
-            coarse.append(Sheaf(row, points[:, ::2].clone(), factor))
+            fine.append(Sheaf(row, points, factor, True))
+            coarse.append(Sheaf(row, points[:, ::2].clone(), factor, False))
     near, far = (unfolded(route, sheaves, len(path)) for sheaves in (fine, coarse))
     alike = far.settled & ((near.energy - far.energy).abs() <= ALIKE * near.energy)
     sheaves = [replace(sheaf, factor=1 + alike[sheaf.row] / 3) for sheaf in near.sheaves]
@@ -276,7 +299,10 @@ def pursue(route: Route, state: Centring, *, tol: float, max_iter: int) -> None:
         open_ = ((shape.residual > tol) | shape.saddle) & ~stuck & (state.steps < max_iter)
         if not bool(open_.any()):
             return
+        before = state.fan.extrapolated
         moved = _stepped(route, metric, state, shape, open_, tol)
+        if not torch.equal(before, state.fan.extrapolated):
+            continue
         state.steps += moved.long()
         stuck |= open_ & ~moved
 
@@ -284,7 +310,10 @@ def pursue(route: Route, state: Centring, *, tol: float, max_iter: int) -> None:
 def _stepped(
     route: Route, metric: BaseMetric, state: Centring, shape: Shape, open_: Bool[Tensor, " k"], tol: float
 ) -> Bool[Tensor, " k"]:
-    """Try one step of every open centre; which of them moved."""
+    """Try one step of every open centre; which of them moved.
+
+    Where a coarse curve ceases to exist under a step, its point is first made to count by its fine one alone.
+    """
     groups, waiting = state.groups, open_.clone()
     noise = NOISE_ROUNDINGS * torch.finfo(shape.value.dtype).eps * shape.value
     for attempt in range(HALVINGS):
@@ -300,6 +329,10 @@ def _stepped(
         state.fan.put(fan, accept[groups.of])
         state.centres = torch.where(accept[:, None], trial, state.centres)
         waiting = waiting & ~accept
+        lost = waiting[groups.of] & ~fan.settled & state.fan.extrapolated
+        if bool(lost.any()):
+            state.fan.loosen(route, lost)
+            break
         if not bool(waiting.any()):
             break
     return open_ & ~waiting

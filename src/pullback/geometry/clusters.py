@@ -89,7 +89,7 @@ def geodesic_kmeans(
         generator: source of the starts; None is a fresh one with a fixed seed, so that results repeat.
         progress: called with the round and ``max_iter`` after every round.
         **options: as for `geodesic`.
-    Returns: a `GeodesicKMeans`; detached. New points: ``nearest_neighbours(metric, new, result.centres, k=1)``.
+    Returns: a `GeodesicKMeans`; detached. For new points: ``nearest_neighbours(metric, new, centres, k=1)``.
     Raises:
         TypeError, ValueError: an argument of the wrong kind, shape or value.
     Example:
@@ -159,7 +159,7 @@ def _seeded(
 def _plus_plus(
     square: Float[Tensor, "n n"], weights: Float[Tensor, " n"], k: int, generator: torch.Generator
 ) -> Int[Tensor, " k"]:
-    """Numbers of k points, each drawn with probability proportional to its squared distance from those before."""
+    """Numbers of k points, each drawn in proportion to its squared distance from those before."""
     chosen = torch.multinomial(weights, 1, generator=generator)
     for _ in range(k - 1):
         odds = weights * square[:, chosen].amin(1)
@@ -210,7 +210,7 @@ class _Lloyd:
         self.near = self._assign()
 
     def _assign(self) -> Neighbours:
-        options = self.search.options | {"chunk_size": self.search.size}
+        options: dict[str, Any] = self.search.options | {"chunk_size": self.search.size}
         self.near = nearest_neighbours(self.search.metric, self.z, self.centres, k=1, **options)
         self.labels, self.distances = self.near.index[:, 0], self.near.distance[:, 0]
         return self.near

@@ -92,7 +92,7 @@ def frechet_mean(
         tol: bound on `FrechetMean.residual`; None is 1e-6 in float64 and 1e-3 in float32.
         max_iter: most steps of the mean between two searches for geodesics.
         start: where to begin, (d,), or several places (s, d), of whose means the one of least variance is
-            returned. None begins at the point of least sum of squared graph distances and, should that fail, at
+            returned. None begins at the point of least sum of squared graph distances and, if that fails, at
             the average of the coordinates.
         **options: as for `geodesic`.
     Returns: a `FrechetMean`; detached.
@@ -100,7 +100,7 @@ def frechet_mean(
         TypeError, ValueError: an argument of the wrong kind, shape or value; weights that are negative, not
             finite or all zero.
     Gotchas:
-        The mean is a local one. It is unique only among points in a small enough ball (none is too large where
+        The mean is a local one. It is unique only among points in a small enough ball (none too large where
         no sectional curvature is positive): `FrechetMean.far` and the message tell.
     Example:
         >>> import torch
@@ -202,7 +202,7 @@ def given_by(fan: Fan, nodes: int) -> Float[Tensor, "n N d"]:
     n, d = fan.gradient.shape
     curves = fan.gradient.new_empty(n, nodes, d)
     for sheaf in fan.sheaves:
-        if bool((sheaf.factor > 0).all()):
+        if sheaf.fine:
             curves[sheaf.row] = sheaf.points[:, :: (sheaf.points.shape[1] - 1) // (nodes - 1)]
     return curves
 
@@ -281,7 +281,7 @@ def _judged(
     message = "not converged: " + "; ".join(parts) if parts else "converged"
     if bool(far.any()):
         message += (
-            f"; the squared distances to {int(far.sum())} of {int(counted.sum())} points are not convex here, "
+            f"; the squared distances to {int(far.sum())} of {int(counted.sum())} points are not convex, "
             "so the mean may be one of several: compare other places as start"
         )
     return FrechetMean(
