@@ -130,9 +130,7 @@ def _attached(
     if len(z) == 0 or not any(x.requires_grad for x in (z, v, *motion.rates(z[:1], v[:1]))):
         return point, velocity
     rows = (journey.time == 1).nonzero().squeeze(1)
-    start, speed, pace = z[rows], v[rows], journey.pace[:, rows]
-    # Without a velocity one step is exact.
-    pace = torch.cat([torch.where(pace[:1] > 0, pace[:1], 1), pace[1:]]) if len(pace) else pace
+    start, speed, pace = z[rows], v[rows], journey.replay(rows)
     moved, w = follow(motion, start, motion.companion(start, speed), pace)
     end = start + moved
     final = motion.velocity(end, w)

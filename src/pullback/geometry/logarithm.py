@@ -140,7 +140,7 @@ def _refined(
         shot = travel(motion, z, trial, tol=tol, max_steps=MOST_STEPS)
         gap = end[rows] - z - shot.moved
         seen = motion.squared_norm(end[rows], gap).sqrt() / length
-        seen = torch.where(shot.time == 1, seen.nan_to_num(nan=torch.inf), torch.inf)
+        seen = torch.where((shot.time == 1) & ~torch.isnan(seen), seen, torch.inf)
         closer = seen < miss[rows]
         share[rows] = torch.where(closer, 1, share[rows] / 2)
         best[rows] = torch.where(closer.unsqueeze(1), trial, best[rows])
@@ -176,8 +176,7 @@ def _attached(metric: BaseMetric, a: Points, b: Points, vector: Points) -> Point
     with torch.no_grad():
         shot = travel(motion_of(metric), a.detach(), vector, tol=default_tol(a), max_steps=MOST_STEPS)
     rows = (shot.time == 1).nonzero().squeeze(1)
-    speed, start, pace = vector[rows].clone().requires_grad_(), a[rows], shot.pace[:, rows]
-    pace = torch.cat([torch.where(pace[:1] > 0, pace[:1], 1), pace[1:]]) if len(pace) else pace
+    speed, start, pace = vector[rows].clone().requires_grad_(), a[rows], shot.replay(rows)
     end = start + follow(motion, start, motion.companion(start, speed), pace)[0]
     slope = torch.stack(
         [torch.autograd.grad(column.sum(), speed, retain_graph=True)[0] for column in end.unbind(1)], dim=1
