@@ -48,11 +48,13 @@ html_static_path = ["_static"]
 
 
 def open_sections(app, what, name, obj, options, lines):
-    """Give a section that begins beside its name (``Returns: text``) a line of its own."""
+    """Begin sections after an empty line; what stands beside their names (``Returns: text``) goes below."""
     opened = []
     for line in lines:
-        found = re.match(r"(\s*)(Returns:) +(\S.*)", line)
-        opened += [found[1] + found[2], f"{found[1]}    {found[3]}"] if found else [line]
+        head = re.fullmatch(r"(Args|Returns|Raises|Warns|Gotchas|Example):(?: +(\S.*))?", line)
+        if head and opened and opened[-1]:
+            opened.append("")
+        opened += [f"{head[1]}:", f"    {head[2]}"] if head and head[2] else [line]
     lines[:] = opened
 
 
