@@ -234,7 +234,13 @@ def test_the_edge_of_the_disk_is_never_crossed():
 
 
 def test_motion_that_leaves_the_domain_stops_at_its_edge():
-    half = PullbackMetric(lambda z: torch.cat([torch.sqrt(0.5 - z[:, :1]), z], dim=1))
+    """g = diag(1 + 1/(4 (1/2 - x)), 1), the metric of (√(1/2 - x), x, y): the edge is at x = 1/2."""
+
+    def tensor(z: Tensor) -> Tensor:
+        first = torch.sqrt(0.5 - z[:, 0]) ** -2 / 4 + 1
+        return torch.diag_embed(torch.stack([first, torch.ones_like(first)], dim=1))
+
+    half = from_tensor(tensor, 2)
     z = torch.zeros(2, 2, dtype=torch.float64)
     v = torch.tensor([[3.0, 1.0], [-0.5, 0.3]], dtype=torch.float64)
     seen = exponential_map(half, z, v, full=True, max_steps=16)
