@@ -38,6 +38,9 @@ class HalfPlane:
         inside = torch.where(z[:, 1] > 0, 1.0, torch.nan).to(z)
         return inside[:, None, None] * torch.eye(2, dtype=z.dtype)
 
+    def derivative(self, z: Tensor) -> Tensor:
+        return torch.zeros(len(z), 2, 2, 2, dtype=z.dtype) * self.tensor(z)[..., None]
+
 
 class HamiltonianDisk(PoincareDisk):
     """The disk with its force in closed form, g⁻¹ = (1 - |z|²)²/4: it refuses to be differentiated."""
@@ -49,7 +52,7 @@ class HamiltonianDisk(PoincareDisk):
         raise AssertionError("the Hamiltonian form differentiates nothing")
 
 
-def test_sphere_to_1e_7():
+def test_sphere_to_1e_7(as_users_run):
     """Acceptance 8."""
     z, v = rows(8), rows(8, seed=2)
     v = of_speed(SPHERE, z, v, torch.linspace(0.1, 1.8, 8, dtype=torch.float64))
@@ -77,7 +80,7 @@ def test_single_precision_follows_its_input():
     assert (seen.point - Sphere().exponential(z, v)).abs().max() <= 1e-4
 
 
-def test_the_three_forms_agree():
+def test_the_three_forms_agree(as_users_run):
     z, v = rows(5, size=0.3), rows(5, size=0.4, seed=2)
     assert isinstance(motion_of(as_metric(HamiltonianDisk())), HamiltonianMotion)
     assert type(motion_of(as_metric(PoincareDisk()))) is TensorMotion
@@ -112,7 +115,7 @@ def test_clairaut_constant_is_kept_to_1e_7():
 
 
 @pytest.mark.parametrize("d", [1, 2, 5, 12])
-def test_going_back_leads_home(d):
+def test_going_back_leads_home(d, as_users_run):
     metric = PullbackMetric(tanh_network(d, 3 * d))
     z, v = rows(4, d), rows(4, d, seed=2)
     there = full(metric, z, v)
@@ -130,7 +133,7 @@ def test_half_the_way_twice_is_the_way():
     torch.testing.assert_close(twice, exponential_map(metric, z, v), rtol=0, atol=1e-8)
 
 
-def test_leaving_the_domain_is_data_not_an_error():
+def test_leaving_the_domain_is_data_not_an_error(as_users_run):
     z = torch.tensor([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
     v = torch.tensor([[1.0, -2.0], [1.0, 2.0], [0.0, -0.5]], dtype=torch.float64)
     seen = full(HalfPlane(), z, v)
@@ -145,7 +148,7 @@ def test_leaving_the_domain_is_data_not_an_error():
     )
 
 
-def test_a_decoder_that_saturates_has_an_edge_at_a_finite_distance():
+def test_a_decoder_that_saturates_has_an_edge_at_a_finite_distance(as_users_run):
     """Where tanh saturates, the chart's infinity is reached in finite time: no overflow, no endless loop."""
     metric = PullbackMetric(tanh_network(scale=3.0))
     seen = full(metric, rows(10, size=1.0), rows(10, size=4.0, seed=2))
@@ -184,7 +187,7 @@ def test_no_velocity_single_points_and_empty_batches(dtype):
     assert len(none) == 0
 
 
-def test_chunks_and_company_do_not_matter():
+def test_chunks_and_company_do_not_matter(as_users_run):
     metric = PullbackMetric(tanh_network(scale=2.0))
     z, v = rows(7), rows(7, seed=2)
     whole = exponential_map(metric, z, v)
@@ -202,7 +205,7 @@ def test_gradients_of_start_and_velocity_are_those_of_the_closed_form():
         torch.testing.assert_close(got, want, rtol=1e-7, atol=1e-8)
 
 
-def test_gradient_of_decoder_weights_is_that_of_differences():
+def test_gradient_of_decoder_weights_is_that_of_differences(as_users_run):
     net = tanh_network().requires_grad_(True)
     z, v, weights = rows(3), rows(3, seed=2), rows(3, seed=3)
     metric = PullbackMetric(net)
@@ -241,7 +244,7 @@ def test_a_graph_is_recorded_only_where_something_is_live():
         assert not exponential_map(live, z, v).requires_grad
 
 
-def test_rows_that_left_carry_no_gradient():
+def test_rows_that_left_carry_no_gradient(as_users_run):
     z = torch.tensor([[0.0, 1.0], [0.0, 1.0]], dtype=torch.float64, requires_grad=True)
     v = torch.tensor([[1.0, -2.0], [1.0, 2.0]], dtype=torch.float64)
     (gradient,) = torch.autograd.grad(exponential_map(HalfPlane(), z, v).sum(), z)

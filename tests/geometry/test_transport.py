@@ -13,7 +13,7 @@ from pullback.geometry.reference import PoincareDisk, Sphere
 from pullback.geometry.spline import smooth_through
 from pullback.geometry.transport import _products
 from pullback.metrics import EuclideanMetric, PullbackMetric, from_tensor
-from surfaces import SURFACES, tanh_network
+from surfaces import SURFACES, Disk, tanh_network
 
 SPHERE = PullbackMetric(Sphere().embedding)
 
@@ -124,7 +124,7 @@ def test_vectors_at_every_node_are_those_of_the_path_up_to_there():
     assert (seen.steps % 64 == 0).all()
 
 
-def test_a_geodesic_carries_its_own_velocity():
+def test_a_geodesic_carries_its_own_velocity(as_users_run):
     metric = PullbackMetric(tanh_network())
     a, b = rows(4), rows(4, seed=2)
     path = geodesic(metric, a, b, starts="line", nodes=129)
@@ -210,19 +210,17 @@ def test_a_hole_between_the_nodes_is_flagged():
     assert "1 of 1 vectors not converged (angle_error inf" in seen.message
 
 
-def test_a_pole_ladder_is_exact_in_symmetric_spaces():
+def test_a_pole_ladder_is_exact_in_symmetric_spaces(as_users_run):
     a, b, v = rows(3, size=0.3), rows(3, size=0.3, seed=2), rows(3, seed=3)
-    path = geodesic(PoincareDisk(), a, b, starts="line", nodes=65)
-    seen = full(PoincareDisk(), path, v, method="pole_ladder")
+    path = geodesic(Disk(), a, b, starts="line", nodes=65)
+    seen = full(Disk(), path, v, method="pole_ladder")
     assert bool(seen.converged.all())
     assert (seen.method, seen.t.shape, seen.vectors.shape) == ("pole_ladder", (9,), (3, 9, 2))
-    torch.testing.assert_close(
-        seen.vectors[:, -1], parallel_transport(PoincareDisk(), path, v), rtol=0, atol=1e-6
-    )
+    torch.testing.assert_close(seen.vectors[:, -1], parallel_transport(Disk(), path, v), rtol=0, atol=1e-6)
     assert seen.norm_error.max() <= 1e-5
 
 
-def test_a_pole_ladder_comes_near_on_other_metrics():
+def test_a_pole_ladder_comes_near_on_other_metrics(as_users_run):
     metric = PullbackMetric(tanh_network())
     a, b, v = rows(2), rows(2, seed=2), rows(2, seed=3)
     path = geodesic(metric, a, b, starts="line")
@@ -265,3 +263,9 @@ BAD = [
 def test_bad_input_is_named(call, message, as_users_run):
     with pytest.raises(ValueError, match=re.escape(message)):
         call(circle(8), torch.ones(2, dtype=torch.float64))
+
+
+def test_derivatives_of_the_quick_disk_are_right():
+    z, exact = rows(4, size=0.3), from_tensor(PoincareDisk().tensor, 2)
+    torch.testing.assert_close(Disk().derivative(z), exact.derivative(z))
+    torch.testing.assert_close(Disk().second_derivative(z), exact.second_derivative(z))
