@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pullback.geometry.centring import Centring, Groups, fan_of, pursue, shape_of, tensor_of
+from pullback.geometry.centring import Centring, Groups, fan_of, pursue, tensor_of
 from pullback.geometry.geodesics import Geodesic
 from pullback.geometry.matrices import graph_distances
 from pullback.geometry.means import TOL, TOL_LOW, checked_weights, paths_from, precise
@@ -267,9 +267,10 @@ class _Lloyd:
         groups = Groups(of, share, len(numbers))
         start = self.centres[numbers]
         path: Geodesic = paths_from(self.search, start[of], self.z[rows])
-        state = Centring.at(start.to(self.dtype), fan_of(self.route, path, self.dtype), groups)
+        fan = fan_of(self.route, path, self.dtype)
+        state = Centring.at(self.route, start.to(self.dtype), fan, groups)
         pursue(self.route, state, tol=self.tol / 2, max_iter=MEAN_STEPS)
-        shape = shape_of(tensor_of(self.route), state.centres, state.fan, groups)
+        shape = state.shape(tensor_of(self.route))
         self.centres[numbers] = state.centres.to(self.z)
         self.residual[numbers] = shape.residual.to(self.z)
 

@@ -15,7 +15,6 @@ from pullback.geometry.centring import (
     Shape,
     fan_of,
     pursue,
-    shape_of,
     tensor_of,
 )
 from pullback.geometry.geodesics import Geodesic, geodesic
@@ -202,8 +201,7 @@ def given_by(fan: Fan, nodes: int) -> Float[Tensor, "n N d"]:
     n, d = fan.gradient.shape
     curves = fan.gradient.new_empty(n, nodes, d)
     for sheaf in fan.sheaves:
-        if sheaf.fine:
-            curves[sheaf.row] = sheaf.points[:, :: (sheaf.points.shape[1] - 1) // (nodes - 1)]
+        curves[sheaf.row] = sheaf.points[:, :: (sheaf.points.shape[1] - 1) // (nodes - 1)]
     return curves
 
 
@@ -222,14 +220,13 @@ def _from(
     seen: list[FrechetMean] = []
     while True:
         path = paths_from(search, x.expand(len(z), -1), z, given)
-        fan = fan_of(route, path, dtype)
-        shape = shape_of(tensor_of(route), x.to(dtype), fan, groups)
-        seen.append(_judged(x[0], path, fan, shape, weights, steps, tol, max_iter))
+        state = Centring.at(route, x.to(dtype), fan_of(route, path, dtype), groups)
+        shape = state.shape(tensor_of(route))
+        seen.append(_judged(x[0], path, state, shape, weights, steps, tol, max_iter))
         settled = len(seen) > 1 and bool((shape.residual <= tol) & ~shape.saddle)
         astray = len(seen) > 1 and not bool(seen[-1].variance <= 1.01 * seen[-2].variance)
         if settled or astray or len(seen) > ROUNDS:
             break
-        state = Centring.at(x.to(dtype), fan, groups)
         pursue(route, state, tol=tol / 2, max_iter=max_iter)
         if int(state.steps) == 0:
             break
@@ -251,7 +248,7 @@ def _rank(mean: FrechetMean) -> tuple[bool, float]:
 def _judged(
     x: Float[Tensor, " d"],
     path: Geodesic,
-    fan: Fan,
+    state: Centring,
     shape: Shape,
     weights: Float[Tensor, " n"],
     steps: int,
@@ -262,8 +259,8 @@ def _judged(
     distances = path.length.nan_to_num(nan=torch.inf)
     counted = weights > 0
     variance = torch.where(counted, weights * distances.square(), 0).sum()
-    frame = shape.frame[0]
-    logarithms = -(frame @ (frame.mT @ fan.gradient.mT)).mT / 2
+    frame, fan = shape.frame[0], state.fan
+    logarithms = -(fan.gradient + state.bias) @ frame @ frame.mT / 2
     bends = torch.linalg.eigvalsh(frame.mT @ fan.hessian @ frame / 2)[:, 0]
     far = counted & ((bends <= FLAT) | torch.isinf(fan.energy))
     residual, convexity = shape.residual[0], shape.convexity[0, 0]
