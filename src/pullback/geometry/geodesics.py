@@ -41,7 +41,8 @@ class Geodesic:
         start_names: names of the starts that were tried.
         mesh: number of nodes of the mesh on which each curve was found.
         finest: the nodes of that mesh, one (mesh, d) tensor a pair; ``points`` are a part of them.
-        velocity_start, velocity_end: dz/dt at the ends, g⁻¹ of the discrete momenta, (m, d).
+        velocity_start, velocity_end: dz/dt at the ends, g⁻¹ of the discrete momenta, (m, d); off by O(1/n²),
+            which `logarithm_map` takes to O(1/n⁴).
         message: what failed and what to raise, or "all curves converged".
     """
 
