@@ -110,6 +110,17 @@ def test_an_unconverged_path_is_passed_on():
     assert "by residual" in seen.message
 
 
+def test_a_vector_of_the_wrong_length_is_flagged():
+    """On nine nodes the momentum of a strongly bent decoder is off, though the path passes."""
+    metric = PullbackMetric(tanh_network(scale=4.0))
+    a, b = rows(8, size=1.0), rows(8, size=1.0, seed=2)
+    seen = full(metric, a, b, nodes=9, max_nodes=9, gap_tol=1.0)
+    wrong = seen.norm_error > 1e-2
+    assert bool(wrong.any())
+    assert not bool(seen.converged[wrong].any())
+    assert "the length is off by up to" in seen.message
+
+
 def test_shots_that_miss_are_flagged(monkeypatch):
     monkeypatch.setattr(module, "SHOTS", 1)
     metric = PullbackMetric(tanh_network(scale=2.0))

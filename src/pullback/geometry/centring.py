@@ -19,7 +19,7 @@ from pullback.geometry.energy import Curves, System
 from pullback.geometry.geodesics import NODE_BUDGET, Geodesic
 from pullback.geometry.momenta import SETTLED, SETTLING_DAMPING, SETTLING_STEPS
 from pullback.geometry.newton import NOISE_ROUNDINGS, Descent, advance, begin, correct
-from pullback.geometry.route import Extrinsic, Intrinsic, Points, Route
+from pullback.geometry.route import Extrinsic, Intrinsic, Route
 from pullback.geometry.tridiagonal import solve_block_tridiagonal
 from pullback.metrics import BaseMetric, PullbackMetric
 
@@ -257,7 +257,7 @@ class Centring:
     steps: Int[Tensor, " k"]
 
     @classmethod
-    def at(cls, route: Route, centres: Points, fan: Fan, groups: Groups) -> "Centring":
+    def at(cls, route: Route, centres: Float[Tensor, "k d"], fan: Fan, groups: Groups) -> "Centring":
         """Before the first step."""
         steps = torch.zeros(len(centres), dtype=torch.long, device=centres.device)
         bias, corrected = correction(route, fan, torch.ones_like(fan.settled))
@@ -268,7 +268,7 @@ class Centring:
         """Weighted sums of `bias`."""
         return self.groups.total(self.bias)
 
-    def value(self, centres: Points, energy: Float[Tensor, " n"]) -> Float[Tensor, " k"]:
+    def value(self, centres: Float[Tensor, "k d"], energy: Float[Tensor, " n"]) -> Float[Tensor, " k"]:
         """What falls, with the curves' energies from given centres."""
         return self.groups.total(energy) + (self.tilt * (centres - self.anchor)).sum(1)
 

@@ -19,6 +19,10 @@ from pullback.validation import check_pair
 REFINED_TOL = {torch.float64: 1e-9}
 REFINED_TOL_LOW = 1e-4
 SHOTS = 12
+# A step that has been halved so often meets rounding: the end moves by more than exp can tell.
+LEAST_SHARE = 1 / 16
+# Without refinement, |v|_g may differ from the length of the path by this part.
+NORM_TOL = 1e-2
 MOST_STEPS = 1024
 
 
@@ -31,7 +35,7 @@ class Logarithm:
         path: the geodesics.
         norm_error: | |vector|_g / path.length - 1|.
         miss: |exp_a(vector) - b|_g / path.length, measured by shooting; NaN without ``refine``.
-        converged: with ``refine``, ``miss`` within tolerance; else that of ``path``.
+        converged: with ``refine``, ``miss`` within tolerance; else ``path`` converged and ``norm_error`` <= 1e-2.
         message: what failed and what to change, or "all vectors converged".
     """
 
@@ -74,6 +78,8 @@ def logarithm_map(
         PiecewiseLinearWarning: ``refine`` with a decoder that is linear piece by piece.
 
     Gotchas:
+        On a decoder with folds, where the end moves a thousand times as far as the vector, a vector that is
+        right to 1e-4 misses: `Logarithm.norm_error` is the check of the vector, ``miss`` that of the map.
         Beyond the first conjugate point there are several logarithms; this is the one of the geodesic that
         the starts lead to.
 
@@ -102,8 +108,9 @@ def logarithm_map(
         vector = _attached(known, a, b, vector)
     if not full:
         return vector
-    converged = miss <= refined_tol(start) if refine else path.converged
-    return Logarithm(vector, path, norm_error, miss, converged, _message(converged, miss, path))
+    good = path.converged & (norm_error <= NORM_TOL)
+    converged = miss <= refined_tol(start) if refine else good
+    return Logarithm(vector, path, norm_error, miss, converged, _message(converged, miss, norm_error, path))
 
 
 def refined_tol(z: Tensor) -> float:
@@ -132,7 +139,7 @@ def _refined(
     miss = torch.where(path.length > 0, torch.inf, 0.0).to(start)
     step, share = torch.zeros_like(start), torch.ones_like(miss)
     for _ in range(SHOTS):
-        rows = (miss > tol).nonzero().squeeze(1)
+        rows = ((miss > tol) & (share >= LEAST_SHARE)).nonzero().squeeze(1)
         if len(rows) == 0:
             break
         z, length = start[rows], path.length[rows]
@@ -185,7 +192,7 @@ def _attached(metric: BaseMetric, a: Points, b: Points, vector: Points) -> Point
     return vector.index_add(0, rows, change - change.detach())
 
 
-def _message(converged: Tensor, miss: Tensor, path: Geodesic) -> str:
+def _message(converged: Tensor, miss: Tensor, norm_error: Tensor, path: Geodesic) -> str:
     """What failed and what to do."""
     if bool(converged.all()):
         return "all vectors converged"
@@ -194,9 +201,13 @@ def _message(converged: Tensor, miss: Tensor, path: Geodesic) -> str:
     far = ~converged & ~torch.isnan(miss)
     if bool(far.any()):
         parts.append(
-            f"exp misses by up to {float(miss[far].max()):.2g} of the distance: raise nodes; beyond a "
-            "conjugate point, give starts"
+            f"exp misses by up to {float(miss[far].max()):.2g} of the distance: raise nodes; the end may "
+            "move too much with the vector, or lie beyond a conjugate point"
         )
+    long = ~converged & torch.isnan(miss) & (norm_error > NORM_TOL)
+    if bool(long.any()):
+        worst = float(norm_error[long].max())
+        parts.append(f"the length is off by up to {worst:.2g}: raise nodes, or set refine=True")
     if not bool(path.converged.all()):
         parts.append(path.message)
     return "; ".join(parts)

@@ -20,7 +20,7 @@ from pullback.validation import check_choice, check_finite, check_points, check_
 METHODS = ("auto", "embedding", "tensor", "pole_ladder")
 TOL = {torch.float64: 1e-10}
 TOL_LOW = 1e-5
-MOST_DOUBLINGS = 6
+MOST_DOUBLINGS = 8
 # Numbers of all turns of a chunk of curves on their own nodes.
 CHUNK_NUMBERS = 2**20
 
