@@ -35,7 +35,7 @@ class Logarithm:
         path: the geodesics.
         norm_error: | |vector|_g / path.length - 1|.
         miss: |exp_a(vector) - b|_g / path.length, measured by shooting; NaN without ``refine``.
-        converged: with ``refine``, ``miss`` within tolerance; else ``path`` converged and ``norm_error`` <= 1e-2.
+        converged: with ``refine``, ``miss`` within tolerance; else ``path`` converged, ``norm_error`` <= .01.
         message: what failed and what to change, or "all vectors converged".
     """
 
