@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullback.geometry.energy import CurveEnergy, Curves
@@ -55,6 +55,12 @@ class Solution:
     momentum_end: Float[Tensor, "m d"]
     finest: list[Float[Tensor, "_ d"]]
 
+    def rows(self, index: Tensor) -> "Solution":
+        """The curves ``index``."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        tensors = {name: part[index] for name, part in parts.items() if isinstance(part, Tensor)}
+        return Solution(finest=[self.finest[row] for row in index.tolist()], **tensors)
+
     def put(self, index: Tensor, other: "Solution") -> None:
         """Write the curves of ``other`` into the rows ``index``."""
         for field in fields(self):
@@ -88,8 +94,34 @@ def solve(
             nodes.
     """
     solution = _descended(route, rough, start, end, curves, options)
+    if len(curves) > 1:
+        _try_alone(route, rough, start, end, curves, solution, options)
     _bound_by_lines(route, start, end, solution, options)
     return solution
+
+
+def _try_alone(
+    route: Route,
+    rough: Route,
+    start: Points,
+    end: Points,
+    curves: list[Curves],
+    solution: Solution,
+    options: Options,
+) -> None:
+    """Pairs without a certificate try each start by itself, until one leads to a certificate.
+
+    The best curve on a coarse mesh may lead nowhere: where the chart has a pole it jumps across, in one step.
+    """
+    for kind, given in enumerate(curves):
+        failed = (~_certified(solution, options)).nonzero().squeeze(1)
+        if len(failed) == 0:
+            return
+        other = _descended(route, rough, start[failed], end[failed], [given[failed]], options)
+        other.start.fill_(kind)
+        other.iterations.add_(solution.iterations[failed])
+        good = _certified(other, options).nonzero().squeeze(1)
+        solution.put(failed[good], other.rows(good))
 
 
 def _descended(
@@ -103,7 +135,7 @@ def _descended(
     race = _refined(route, problem, race, points, options)
     solution = _measured(route, race, options)
     while True:
-        open_ = (solution.residual > options.tol) | (solution.gap > options.gap_tol)
+        open_ = ~_certified(solution, options)
         finer = 2 * race.descent.points.shape[1] - 1
         if finer > options.max_nodes or not bool(open_.any()):
             return solution
@@ -197,8 +229,7 @@ def _bound_by_lines(route: Route, start: Points, end: Points, solution: Solution
     Between its nodes a curve may be of any length: where the shortest way leads through a pole of the chart,
     nodes were seen to run off to 1e128.
     """
-    certified = (solution.residual <= options.tol) & (solution.gap <= options.gap_tol)
-    failed = (~certified).nonzero().squeeze(1)
+    failed = (~_certified(solution, options)).nonzero().squeeze(1)
     if len(failed) == 0:
         return
     lines = straight_lines(start[failed], end[failed], options.nodes)
@@ -223,6 +254,10 @@ def _bound_by_lines(route: Route, start: Points, end: Points, solution: Solution
         finest=list(lines),
     )
     solution.put(rows, bounded)
+
+
+def _certified(solution: Solution, options: Options) -> Bool[Tensor, " m"]:
+    return (solution.residual <= options.tol) & (solution.gap <= options.gap_tol)
 
 
 def mesh_gap(discrete: Float[Tensor, " m"], seen: Inspection) -> Float[Tensor, " m"]:
