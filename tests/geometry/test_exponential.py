@@ -165,6 +165,24 @@ def test_running_out_of_steps_is_said():
     assert "raise max_steps" in seen.message
 
 
+@pytest.mark.parametrize(("dtype", "tol"), [(torch.float32, 1e-6), (torch.float64, 1e-15)])
+def test_a_tolerance_below_rounding_still_moves(dtype, tol):
+    z, v = torch.zeros(1, 2, dtype=dtype), torch.tensor([[0.5, 0.2]], dtype=dtype)
+    seen = full(SPHERE, z, v, tol=tol)
+    assert int(seen.steps) >= 2
+    assert (seen.point - Sphere().exponential(z, v)).abs().max() <= 20 * torch.finfo(dtype).eps
+    assert seen.converged.tolist() == ((seen.error <= tol) & (seen.drift <= 10 * tol)).tolist()
+
+
+def test_motions_that_do_not_converge_are_logged_where_points_alone_are_asked_for(caplog):
+    z, v = rows(2), rows(2, size=20.0, seed=2)
+    exponential_map(SPHERE, z, v / 40)
+    full(SPHERE, z, v, max_steps=3)
+    assert not caplog.records
+    exponential_map(SPHERE, z, v, max_steps=3)
+    assert "2 ran out of steps" in caplog.text
+
+
 def test_a_piecewise_linear_decoder_is_warned_of():
     net = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 8)).double()
     with pytest.warns(PiecewiseLinearWarning, match="linear piece by piece"):

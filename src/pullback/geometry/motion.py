@@ -284,12 +284,15 @@ def travel(
     square = motion.squared_norm(z, v)
     finest = 10 * torch.finfo(z.dtype).eps
     for rows in (square > 0).nonzero().squeeze(1).split(size or motion.rows(z)):
-        local = float(tol)
-        while len(rows) and local >= finest:
+        # A tolerance below rounding is tried, too, with the smallest steps: `Journey.good` says what came of it.
+        local = max(float(tol), finest)
+        while len(rows):
             part = _attempt(motion, z[rows], v[rows], square[rows], local, max_steps)
             result = result.put(rows, part)
-            rows = rows[~part.good(tol) & (part.time == 1)]
             local *= LOCAL_FACTOR
+            if local < finest:
+                break
+            rows = rows[~part.good(tol) & (part.time == 1)]
     return result
 
 
