@@ -174,7 +174,7 @@ def test_rays_stop_where_they_leave_the_domain(monkeypatch: pytest.MonkeyPatch) 
     reached = np.nanmax(rays.points[..., 0])
     assert 0.3 < reached < 0.5
     ax = plots.geodesic_fan(inside, np.zeros(2), radius=1.0, directions=3)
-    assert "1 of 3 left the domain of the metric" in ax.get_title(loc="left")
+    assert "1 of 3 could not be followed to their end" in ax.get_title(loc="left")
 
 
 def test_rays_in_more_dimensions_leave_in_the_page() -> None:
