@@ -302,14 +302,18 @@ def checked_tensor(metric: BaseMetric, z: Points, *, symmetry: float = 1e-6) -> 
     """g(z), made sure to be a finite, symmetric, positive definite (n, d, d).
 
     Raises:
-        ValueError: wrong shape, an asymmetry above ``symmetry`` relative to the largest entry, or a row where
-            the tensor is not positive definite.
+        ValueError: wrong shape or dtype, an asymmetry above ``symmetry`` relative to the largest entry, or a
+            row where the tensor is not positive definite.
     """
+    if z.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"z: expected float32 or float64 points, got {z.dtype}; use z.float()")
     g, n, d = metric.tensor(z), len(z), z.shape[1]
     if g.shape != (n, d, d):
         raise ValueError(
             f"tensor(z): expected shape {(n, d, d)} for z {tuple(z.shape)}, got {tuple(g.shape)}"
         )
+    if g.dtype != z.dtype:
+        raise ValueError(f"tensor(z): expected {z.dtype} like z, got {g.dtype}; let the tensor follow z")
     if n == 0:
         return g
     values = torch.linalg.eigvalsh(torch.where(torch.isfinite(g), g, 0).double())
