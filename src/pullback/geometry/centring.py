@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullback.geometry.energy import Curves, System
-from pullback.geometry.geodesics import NODE_BUDGET, Geodesic
-from pullback.geometry.momenta import SETTLED, SETTLING_DAMPING, SETTLING_STEPS
-from pullback.geometry.newton import NOISE_ROUNDINGS, Descent, advance, begin, correct
+from pullback.geometry.geodesics import Geodesic
+from pullback.geometry.momenta import SETTLED, by_mesh, settled
+from pullback.geometry.newton import NOISE_ROUNDINGS
 from pullback.geometry.route import Extrinsic, Intrinsic, Route
 from pullback.geometry.tridiagonal import solve_block_tridiagonal
 from pullback.metrics import BaseMetric, PullbackMetric
@@ -104,7 +104,7 @@ def unfolded(route: Route, sheaves: list[Sheaf], n: int) -> Fan:
         if len(row) == 0:
             fan.sheaves.append(sheaf)
             continue
-        descent = _settled(route, sheaf.points)
+        descent = settled(route, sheaf.points)
         fan.sheaves.append(Sheaf(row, descent.points))
         blocks = descent.problem.start_blocks(descent.points)
         reduced = blocks.diagonal - _back_action(descent.system, blocks.coupling)
@@ -116,15 +116,6 @@ def unfolded(route: Route, sheaves: list[Sheaf], n: int) -> Fan:
     return fan
 
 
-def _settled(route: Route, points: Curves) -> Descent:
-    descent = begin(route.energy(points[:, 0], points[:, -1]), points, damping=SETTLING_DAMPING)
-    # A curve between equal points rests already, though its relative residual is 0/0.
-    descent.residual.masked_fill_(descent.energy == 0, 0)
-    advance(descent, tol=SETTLED, steps=SETTLING_STEPS)
-    correct(descent, tol=SETTLED)
-    return descent
-
-
 def _back_action(system: System, coupling: Float[Tensor, "m d d"]) -> Float[Tensor, "m d d"]:
     """H_x1 H_11⁻¹ H_1x: what the interior nodes give back as they follow the first one."""
     right = coupling.new_zeros(*system.gradient.shape, coupling.shape[1])
@@ -134,11 +125,7 @@ def _back_action(system: System, coupling: Float[Tensor, "m d d"]) -> Float[Tens
 
 def fan_of(route: Route, path: Geodesic, dtype: torch.dtype) -> Fan:
     """The curves of geodesics on their final meshes, in the precision in which to go on."""
-    sheaves = []
-    for nodes in path.mesh.unique().tolist():
-        for row in (path.mesh == nodes).nonzero().squeeze(1).split(max(1, NODE_BUDGET // nodes)):
-            curves = torch.stack([path.finest[i] for i in row.tolist()])
-            sheaves.append(Sheaf(row, curves.to(dtype)))
+    sheaves = [Sheaf(row, curves.to(dtype)) for row, curves in by_mesh(path, moving=False)]
     return unfolded(route, sheaves, len(path))
 
 

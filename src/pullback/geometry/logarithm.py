@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pullback.geometry.exponential import default_tol
 from pullback.geometry.geodesics import Geodesic, geodesic
-from pullback.geometry.momenta import end_momenta
+from pullback.geometry.momenta import NORM_TOL, end_momenta
 from pullback.geometry.motion import Journey, Motion, follow, motion_of, travel, warn_of_kinks
 from pullback.geometry.route import Points, route_of
 from pullback.metrics import BaseMetric, as_metric
@@ -21,8 +21,6 @@ REFINED_TOL_LOW = 1e-4
 SHOTS = 12
 # A step that has been halved so often meets rounding: the end moves by more than exp can tell.
 LEAST_SHARE = 1 / 16
-# Without refinement, |v|_g may differ from the length of the path by this part.
-NORM_TOL = 1e-2
 MOST_STEPS = 1024
 
 
@@ -122,7 +120,7 @@ def _extrapolated(metric: BaseMetric, path: Geodesic, start: Points) -> Points:
     """g⁻¹ of the extrapolated momenta."""
     if len(start) == 0:
         return start.clone()
-    momentum = end_momenta(route_of(metric), path)[0]
+    momentum = end_momenta(metric, route_of(metric), path)[0]
     return torch.linalg.solve(metric.tensor(start), momentum.unsqueeze(-1)).squeeze(-1)
 
 

@@ -284,7 +284,7 @@ def travel(
     square = motion.squared_norm(z, v)
     finest = 10 * torch.finfo(z.dtype).eps
     for rows in (square > 0).nonzero().squeeze(1).split(size or motion.rows(z)):
-        # A tolerance below rounding is tried, too, with the smallest steps: `Journey.good` says what came of it.
+        # A tolerance below rounding is tried, too: `Journey.good` says what came of it.
         local = max(float(tol), finest)
         while len(rows):
             part = _attempt(motion, z[rows], v[rows], square[rows], local, max_steps)
