@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pullback.geometry import Transport, geodesic, logarithm_map, parallel_transport
+from pullback.geometry import transport as module
 from pullback.geometry.connections import Magnus, Polar, connection_of
 from pullback.geometry.reference import PoincareDisk, Sphere
 from pullback.geometry.spline import smooth_through
@@ -184,6 +185,41 @@ def test_chunks_do_not_matter():
     v = rows(5, seed=3)
     whole = parallel_transport(metric, curves, v)
     torch.testing.assert_close(parallel_transport(metric, curves, v, chunk_size=2), whole, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [Polar, Magnus])
+def test_every_halved_mesh_is_within_the_bound(kind, monkeypatch):
+    """Not only the first: on the last of them a curve takes 256 times as much."""
+    metric = PullbackMetric(tanh_network())
+    curves = rows(6, size=1.0)[:, None] * torch.linspace(0, 1, 9, dtype=torch.float64)[:, None].sin()
+    method, v, sizes = "auto" if kind is Polar else "tensor", rows(6, seed=3), []
+    whole = full(metric, curves, v, method=method, tol=1e-12)
+    plain = kind.turns
+
+    def watched(self, curve, parts):
+        sizes.append((len(curve.points), len(curve.points) * 8 * parts * self.numbers(curve.points[:, 0])))
+        return plain(self, curve, parts)
+
+    monkeypatch.setattr(kind, "turns", watched)
+    monkeypatch.setattr(module, "CHUNK_NUMBERS", 2048)
+    seen = full(metric, curves, v, method=method, tol=1e-12)
+    assert max(numbers for curves, numbers in sizes if curves > 1) <= 2048
+    assert torch.equal(seen.steps, whole.steps)
+    torch.testing.assert_close(seen.vectors, whole.vectors, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["auto", "tensor"])
+def test_no_curves_no_vectors(method):
+    none = full(LATITUDES, circle(8).expand(1, -1, -1)[:0], torch.zeros(0, 2).double(), method=method)
+    assert none.vectors.shape == (0, 9, 2)
+    assert none.message == "all vectors converged"
+
+
+def test_vectors_that_do_not_converge_are_logged(caplog):
+    full(LATITUDES, circle(8), torch.ones(2).double(), tol=1e-20)
+    assert not caplog.records
+    parallel_transport(LATITUDES, circle(8), torch.ones(2).double(), tol=1e-20)
+    assert "1 of 1 vectors not converged" in caplog.text
 
 
 def test_a_flat_metric_moves_nothing():
