@@ -198,6 +198,46 @@ def test_gradient_at_equal_points_and_without_anything_live():
         assert not logarithm_map(PoincareDisk(), a, b).requires_grad
 
 
+def test_rows_without_a_gradient_are_said_and_spare_the_others(monkeypatch, caplog, as_users_run):
+    a, b = rows(3, size=0.3), rows(3, size=0.3, seed=2)
+    live = a.clone().requires_grad_()
+    (whole,) = torch.autograd.grad(logarithm_map(Disk(), live, b).sum(), live)
+    assert not caplog.records
+    plain, keep = module.follow, torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)[:, None]
+
+    def conjugate(*args):
+        """The second row ends where it does whatever its velocity."""
+        moved, companion = plain(*args)
+        return keep * moved, companion
+
+    monkeypatch.setattr(module, "follow", conjugate)
+    vectors = logarithm_map(Disk(), live, b)
+    (seen,) = torch.autograd.grad(vectors.sum(), live)
+    torch.testing.assert_close(vectors.detach(), logarithm_map(Disk(), a, b), rtol=0, atol=0)
+    torch.testing.assert_close(seen, keep * whole)
+    assert "1 of 3 vectors carry no gradient" in caplog.text
+
+
+@pytest.mark.parametrize("few", [1, 3])
+def test_shots_that_run_out_of_steps_carry_no_gradient(few, monkeypatch, caplog):
+    monkeypatch.setattr(module, "MOST_STEPS", few)
+    metric = PullbackMetric(tanh_network(scale=4.0))
+    a, b = rows(4).requires_grad_(), rows(4, seed=2)
+    (seen,) = torch.autograd.grad(logarithm_map(metric, a, b, starts="line").sum(), a)
+    lost = (seen == 0).all(1)
+    assert bool(lost.any())
+    assert f"{int(lost.sum())} of 4 vectors carry no gradient" in caplog.text
+
+
+def test_vectors_that_did_not_converge_are_logged(caplog):
+    metric = PullbackMetric(tanh_network(scale=4.0))
+    a, b = rows(6, size=1.0), rows(6, size=1.0, seed=2)
+    full(metric, a, b, starts="line", max_iter=1, max_nodes=65)
+    assert not caplog.records
+    logarithm_map(metric, a, b, starts="line", max_iter=1, max_nodes=65)
+    assert "vectors not converged" in caplog.text
+
+
 def test_the_length_is_the_distance(as_users_run):
     metric = PullbackMetric(tanh_network())
     a, b = rows(4), rows(4, seed=2)

@@ -1,5 +1,6 @@
 """The logarithm map: the velocity with which a geodesic leaves for another point."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from pullback.geometry.motion import Journey, Motion, follow, motion_of, travel,
 from pullback.geometry.route import Points, route_of
 from pullback.metrics import BaseMetric, as_metric
 from pullback.validation import check_pair
+
+logger = logging.getLogger(__name__)
 
 # How exactly exp must hit the other point after refinement, relative to the distance.
 REFINED_TOL = {torch.float64: 1e-9}
@@ -67,7 +70,9 @@ def logarithm_map(
     Returns:
         (m, d), zero where a = b, or `Logarithm`. Differentiable with respect to ``a``, ``b`` and the metric's
         parameters by the implicit function theorem for exp_a(v) = b: one shot with a graph, nothing goes
-        through the solver. Under ``torch.no_grad()`` there is no such shot.
+        through the solver. Under ``torch.no_grad()`` there is no such shot. Rows whose shot leaves the domain
+        of the metric, or ends at a conjugate point, where exp has no inverse, carry no gradient; a warning is
+        logged, and also, without ``full``, where a vector did not converge.
 
     Raises:
         TypeError, ValueError: as for `geodesic`.
@@ -104,11 +109,14 @@ def logarithm_map(
         norm_error = torch.where(away, (square.sqrt() / torch.where(away, path.length, 1) - 1).abs(), 0)
     if torch.is_grad_enabled():
         vector = _attached(known, a, b, vector)
-    if not full:
-        return vector
     good = path.converged & (norm_error <= NORM_TOL)
     converged = miss <= refined_tol(start) if refine else good
-    return Logarithm(vector, path, norm_error, miss, converged, _message(converged, miss, norm_error, path))
+    message = _message(converged, miss, norm_error, path)
+    if full:
+        return Logarithm(vector, path, norm_error, miss, converged, message)
+    if not bool(converged.all()):
+        logger.warning(message)
+    return vector
 
 
 def refined_tol(z: Tensor) -> float:
@@ -186,8 +194,13 @@ def _attached(metric: BaseMetric, a: Points, b: Points, vector: Points) -> Point
     slope = torch.stack(
         [torch.autograd.grad(column.sum(), speed, retain_graph=True)[0] for column in end.unbind(1)], dim=1
     )
-    change = torch.linalg.solve(slope, (b[rows] - end).unsqueeze(-1)).squeeze(-1)
-    return vector.index_add(0, rows, change - change.detach())
+    factors, pivots, info = torch.linalg.lu_factor_ex(slope)
+    firm = ((info == 0) & torch.isfinite(factors).all(-1).all(-1)).nonzero().squeeze(1)
+    if len(firm) < len(a):
+        logger.warning("%d of %d vectors carry no gradient: exp has none there", len(a) - len(firm), len(a))
+    miss = (b[rows] - end)[firm].unsqueeze(-1)
+    change = torch.linalg.lu_solve(factors[firm], pivots[firm], miss).squeeze(-1)
+    return vector.index_add(0, rows[firm], change - change.detach())
 
 
 def _message(converged: Tensor, miss: Tensor, norm_error: Tensor, path: Geodesic) -> str:
