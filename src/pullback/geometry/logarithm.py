@@ -68,7 +68,7 @@ def logarithm_map(
         **options: as for `geodesic`, e.g. ``nodes``, ``starts``, ``data``, ``chunk_size``.
 
     Returns:
-        (m, d), zero where a = b, or `Logarithm`. Differentiable with respect to ``a``, ``b`` and the metric's
+        (m, d), zero where a = b, NaN where no curve was found, or `Logarithm`. Differentiable with respect to ``a``, ``b`` and the metric's
         parameters by the implicit function theorem for exp_a(v) = b: one shot with a graph, nothing goes
         through the solver. Under ``torch.no_grad()`` there is no such shot. Rows whose shot leaves the domain
         of the metric, or ends at a conjugate point, where exp has no inverse, carry no gradient; a warning is
@@ -100,6 +100,7 @@ def logarithm_map(
     with torch.no_grad():
         start, end, motion = a.detach(), b.detach(), motion_of(known)
         vector = _extrapolated(known, path, start)
+        vector[~torch.isfinite(path.length)] = torch.nan
         miss = torch.full_like(path.length, torch.nan)
         if refine:
             warn_of_kinks(motion)

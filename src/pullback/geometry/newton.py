@@ -1,6 +1,6 @@
 """Damped Newton iteration on the discrete energy of many curves at once, each under its own control."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -31,6 +31,7 @@ class Descent:
         system: the second-order model there.
         residual: dimensionless Euler-Lagrange residual, see `euler_lagrange`.
         damping, growth: λ of the next step, and its factor should that step be rejected.
+        isotropic: part of the damping that counts all directions alike.
         iterations: steps tried.
     """
 
@@ -42,12 +43,13 @@ class Descent:
     damping: Float[Tensor, " m"]
     growth: Float[Tensor, " m"]
     iterations: Int[Tensor, " m"]
+    isotropic: float
 
     def rows(self, index: Tensor) -> "Descent":
         """The curves ``index`` of the batch."""
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
         tensors = {name: part[index] for name, part in parts.items() if isinstance(part, Tensor)}
-        return Descent(problem=self.problem.rows(index), system=self.system.rows(index), **tensors)
+        return replace(self, problem=self.problem.rows(index), system=self.system.rows(index), **tensors)
 
     def put(self, index: Tensor, other: "Descent") -> None:
         """Write the curves of ``other`` into the rows ``index``."""
@@ -72,7 +74,9 @@ def _usable(energy: Tensor, system: System) -> Bool[Tensor, " m"]:
     return torch.isfinite(energy + sums)
 
 
-def begin(problem: CurveEnergy, points: Curves, *, damping: float | int) -> Descent:
+def begin(
+    problem: CurveEnergy, points: Curves, *, damping: float | int, isotropic: float = ISOTROPIC
+) -> Descent:
     """The state before the first step; curves that the metric does not reach are given up at once."""
     energy, system = problem.model(points)
     usable = _usable(energy, system)
@@ -85,6 +89,7 @@ def begin(problem: CurveEnergy, points: Curves, *, damping: float | int) -> Desc
         torch.where(usable, torch.full_like(energy, damping), DAMPING_HOPELESS),
         torch.full_like(energy, 2.0),
         torch.zeros(len(points), dtype=torch.long, device=points.device),
+        isotropic,
     )
 
 
@@ -127,7 +132,7 @@ def _step(state: Descent) -> None:
     """One damped Newton step of every curve."""
     system, points, damping = state.system, state.points, state.damping
     n, factor = points.shape[1] - 1, damping[:, None, None, None]
-    evenly = ISOTROPIC * system.metric.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True)
+    evenly = state.isotropic * system.metric.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True)
     step = solve_block_tridiagonal(
         system.diagonal + factor * (2 * system.metric + torch.diag_embed(evenly.expand_as(system.gradient))),
         system.upper + factor * system.coupling,

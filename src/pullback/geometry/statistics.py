@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 from torch import Tensor
 
+from pullback.geometry.draws import source_of
 from pullback.geometry.pairs import PairSearch
 from pullback.metrics import BaseMetric, as_metric, checked_tensor
 from pullback.validation import check_pair, check_points, check_positive
@@ -58,7 +59,7 @@ def flatness(
         z: points, (n, d).
         mix: evaluate between and around the points instead: α z_i + (1 - α) z_j for random pairs, α uniform
             on (-mix, 1 + mix).
-        generator: source of the mixing.
+        generator: source of the mixing; None is a fresh one with a fixed seed, so that results repeat.
     Returns: `Flatness`.
     Raises:
         ValueError: no points, or a metric that is not positive definite at one of them.
@@ -75,7 +76,7 @@ def flatness(
         raise ValueError("z: expected at least one point, got none")
     if mix is not None:
         check_positive("mix", mix, zero=True)
-        z = _between(z, mix, generator)
+        z = _between(z, mix, source_of(generator, z.device))
     with torch.no_grad():
         g = checked_tensor(known, z).double()
         values = torch.linalg.eigvalsh(g)
@@ -101,7 +102,7 @@ def _spectrum_distance(values: Float[Tensor, "n d"]) -> Tensor:
     return values.log().square().sum(-1).mean()
 
 
-def _between(z: Tensor, mix: float | int, generator: torch.Generator | None) -> Tensor:
+def _between(z: Tensor, mix: float | int, generator: torch.Generator) -> Tensor:
     partner = z[torch.randint(len(z), (len(z),), generator=generator, device=z.device)]
     u = torch.rand(len(z), 1, generator=generator, dtype=z.dtype, device=z.device)
     return torch.lerp(partner, z, u * (1 + 2 * mix) - mix)
