@@ -105,16 +105,21 @@ def test_eight_dimensions_from_the_line(caplog):
 
 @pytest.mark.slow
 def test_all_pairs_of_fifty_digits_in_eight_dimensions():
-    """1225 pairs in one call: all converged; 65 and 129 nodes agree to 1e-6 for 99 %, to 2e-5 for all."""
+    """1225 pairs in one call: all converged. Against 129 nodes all agree to 1e-6 where the gap is held to 1e-4;
+    with the gap of the defaults all but one, which agrees to 2e-5.
+    """
     exact = digits_decoder(8).double()
     z = exact.codes[torch.randperm(len(exact.codes), generator=torch.Generator().manual_seed(0))[:50]]
     i, j = torch.triu_indices(50, 50, offset=1)
-    path = geodesic(exact.metric(), z[i], z[j], starts="line")
-    fine = geodesic(exact.metric(), z[i], z[j], starts="line", nodes=129)
-    assert bool(path.converged.all())
-    assert bool(fine.converged.all())
-    change = (path.length / fine.length - 1).abs()
-    assert torch.quantile(change, 0.99) < 1e-6
+    plain, strict, fine = (
+        geodesic(exact.metric(), z[i], z[j], starts="line", **options)
+        for options in ({}, {"gap_tol": 1e-4}, {"nodes": 129, "gap_tol": 1e-4})
+    )
+    for path in (plain, strict, fine):
+        assert bool(path.converged.all())
+    assert (strict.length / fine.length - 1).abs().max() < 1e-6
+    change = (plain.length / fine.length - 1).abs()
+    assert int((change > 1e-6).sum()) <= 1
     assert change.max() < 2e-5
 
 
