@@ -105,8 +105,8 @@ def test_eight_dimensions_from_the_line(caplog):
 
 @pytest.mark.slow
 def test_all_pairs_of_fifty_digits_in_eight_dimensions():
-    """1225 pairs in one call: all converged. Against 129 nodes all agree to 1e-6 where the gap is held to 1e-4;
-    with the gap of the defaults all but one, which agrees to 2e-5.
+    """1225 pairs in one call: all converged. Against 129 nodes all agree to 1e-6 where the gap is held to
+    1e-4; with the gap of the defaults all but one, which agrees to 2e-5.
     """
     exact = digits_decoder(8).double()
     z = exact.codes[torch.randperm(len(exact.codes), generator=torch.Generator().manual_seed(0))[:50]]
