@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pullback.jets import Jet, Product, Residual, Sine, reference_jet
+from pullback.jets import Jet, Product, Residual, Sine, Stack, reference_jet
 
 SMOOTH: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
@@ -112,6 +112,14 @@ BLOCKS: dict[str, Callable[[], nn.Module]] = {
         nn.Linear(3, 6), Product(nn.Linear(6, 4), nn.Sequential(nn.Linear(6, 4), nn.Sigmoid())), nn.Tanh()
     ),
     "product of lines": lambda: Product(nn.Linear(3, 4), nn.Linear(3, 4)),
+    "stack": lambda: nn.Sequential(
+        nn.Linear(3, 6),
+        Stack(nn.Linear(6, 2), nn.Sequential(nn.Tanh(), nn.Linear(6, 3)), nn.Tanh(), scales=(1.0, 0.5, 2.0)),
+        nn.SiLU(),
+    ),
+    "stack first": lambda: Stack(
+        nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 4)), nn.Linear(3, 2), nn.Identity()
+    ),
     "glu": lambda: nn.Sequential(nn.Linear(3, 8), nn.GLU(), nn.Tanh(), nn.Linear(4, 8), nn.GLU()),
     "log softmax": lambda: nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.LogSoftmax(dim=-1), nn.Linear(6, 4)),
     "log softmax first": lambda: nn.Sequential(nn.Linear(3, 6), nn.LogSoftmax(dim=1)),

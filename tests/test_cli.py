@@ -148,7 +148,18 @@ def test_geodesic_joins_rows_by_name_and_number(
 def test_report_is_written_again(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "again.html"
     assert main(["report", str(run), "-o", str(out), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["report"] == str(out.resolve())
+    written = json.loads(capsys.readouterr().out)
+    assert written["report"] == str(out.resolve())
+    assert "stability" not in written["checks"]["checks"]
+
+
+def test_a_report_compares_trainings(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "again.html"
+    assert main(["report", str(run), "-o", str(out), "--other", str(run), "--json"]) == 0
+    check = json.loads(capsys.readouterr().out)["checks"]["checks"]["stability"]
+    assert abs(check["value"]) < 1e-6
+    assert check["verdict"] == "pass"
+    assert "over 2 trainings" in out.read_text()
     assert out.read_text().startswith("<!DOCTYPE html>")
 
 
@@ -196,6 +207,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
         (["geodesic", "{run}", "-o", "{new}.csv", "--pair", "0-1"], 2, "FROM:TO"),
         (["geodesic", "{run}", "-o", "{new}.csv", "--pair", "0:1", "--nodes", "4"], 1, "nodes"),
         (["report", "{run}"], 1, "--overwrite"),
+        (["report", "{run}", "-o", "{new}.html", "--other", "{new}"], 1, "config.json"),
         (["report", "{run}", "-o", "{new}/no/page.html"], 1, "folder"),
         (["info", "{new}"], 1, "config.json"),
     ],

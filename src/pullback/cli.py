@@ -328,11 +328,16 @@ def report(
         Path | None, typer.Option("--out", "-o", help="HTML file; RUN/report.html if not given.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="Other data than the model was trained on.")] = None,
+    other: Annotated[
+        list[Path] | None,
+        typer.Option(help="A run of the same model, trained again: checks how stable distances are."),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure the geometry of a trained model again and write its report."""
     model, record = open_run(run)
+    others = [open_run(path)[0] for path in other or ()]
     page = out or run / REPORT_FILE
     if page.exists() and not overwrite:
         raise FileExistsError(f"{page}: already there; pass --overwrite or choose another --out")
@@ -342,7 +347,7 @@ def report(
         )
     dataset = resolve_again(data or record["data"], record)
     values = values_of(dataset)
-    diagnosis = pb.diagnose(model, values, labels=dataset.y)
+    diagnosis = pb.diagnose(model, values, labels=dataset.y, others=others)
     written = pb.report(
         model,
         values,

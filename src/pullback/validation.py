@@ -56,6 +56,23 @@ def check_points(name: str, z: object, dim: int | None = None, *, finite: bool =
     return z
 
 
+def check_pair(names: tuple[str, str], a: object, b: object, dim: int | None = None) -> tuple[Tensor, Tensor]:
+    """Both arguments as finite ``(m, d)`` of one shape and dtype; a single point ``(d,)`` serves every row."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        if a.ndim == 1:
+            a = a.expand(len(b) if b.ndim == 2 else 1, -1)
+        if b.ndim == 1:
+            b = b.expand(len(a), -1)
+    first, second = check_points(names[0], a, dim, finite=False), check_points(names[1], b, finite=False)
+    if first.shape != second.shape:
+        raise ValueError(f"{names[1]}: expected {tuple(first.shape)} like {names[0]}, got {tuple(second.shape)}")
+    if first.dtype != second.dtype:
+        raise ValueError(f"{names[1]}: expected {first.dtype} like {names[0]}, got {second.dtype}")
+    check_finite(names[0], first)
+    check_finite(names[1], second)
+    return first, second
+
+
 def check_shape(name: str, tensor: Tensor, expected: Sequence[int], hint: str = "") -> None:
     """Raise ``ValueError`` with both shapes unless ``tensor`` has the ``expected`` one."""
     if tuple(tensor.shape) != tuple(expected):

@@ -18,7 +18,7 @@ from pullback.data import (
     load,
     resolve,
 )
-from pullback.data.sets import SETS, mnist_5k, pbmc68k
+from pullback.data.sets import SETS, hsmm, mnist_5k, pbmc68k
 
 ROOT = Path(__file__).parents[2]
 BUNDLED = {
@@ -111,6 +111,79 @@ def test_pbmc68k_truncated(tmp_path, monkeypatch):
         load("pbmc68k")
 
 
+@pytest.mark.data("hsmm")
+def test_hsmm():
+    dataset = load("hsmm", strict=True)
+    assert dataset.X.shape == (271, 47192)
+    assert dataset.X.dtype == np.float64
+    assert dataset.X.max() == pytest.approx(47677.1)
+    assert (dataset.X == 0).mean() == pytest.approx(0.842, abs=5e-4)
+    assert (np.round(dataset.X) != dataset.X).any()
+    assert Counter(dataset.y.tolist()) == {0: 69, 24: 74, 48: 79, 72: 49}
+    assert Counter(dataset.extra["state"].tolist()) == {1: 99, 2: 129, 3: 43}
+    assert ((dataset.extra["media"] == "GM") == (dataset.y == 0)).all()
+    pseudotime = dataset.extra["pseudotime"]
+    assert pseudotime.min() == 0
+    assert pseudotime.max() == pytest.approx(76.65, abs=5e-3)
+    assert dataset.samples[0] == "T0_CT_A01"
+    assert len(set(dataset.features)) == 47192
+    names = dataset.extra["gene_names"]
+    assert len(names) == 47192
+    assert names[np.flatnonzero(dataset.features == "ENSG00000000003.10")] == "TSPAN6"
+    # myosin, of muscle fibres, comes late; a cyclin, of dividing cells, fades
+    means = {name: dataset.X[:, names == name].mean(axis=1) for name in ("MYH3", "CCNB1")}
+    assert means["MYH3"][dataset.y == 72].mean() > 5 * means["MYH3"][dataset.y == 0].mean()
+    assert means["CCNB1"][dataset.y == 72].mean() < means["CCNB1"][dataset.y == 0].mean()
+
+
+@pytest.mark.data("hsmm")
+def test_hsmm_genes_and_layers():
+    everything, expressed = load("hsmm"), load("hsmm", genes="expressed")
+    assert expressed.X.shape == (271, 16725)
+    log = load("hsmm", layer="log", genes=2000)
+    assert log.X.shape == (271, 2000)
+    assert len(log.extra["gene_names"]) == len(log.extra["biotypes"]) == 2000
+    columns = np.flatnonzero(np.isin(everything.features, log.features))
+    assert (everything.features[columns] == log.features).all()
+    assert (np.log1p(everything.X[:, columns]) == log.X).all()
+    others = np.log1p(expressed.X[:, ~np.isin(expressed.features, log.features)])
+    assert others.var(axis=0).max() <= log.X.var(axis=0).min()
+    with pytest.raises(ValueError, match="layer: expected one of 'fpkm', 'log', got 'counts'"):
+        load("hsmm", layer="counts")
+
+
+@pytest.mark.data("hsmm")
+@pytest.mark.parametrize("file", hsmm.SET.files, ids=lambda file: file.label)
+def test_hsmm_truncated(file, tmp_path, monkeypatch):
+    for other in hsmm.SET.files:
+        target = tmp_path / other.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        content = other.find().read_bytes()
+        target.write_bytes(content[:1000] if other is file else content)
+    monkeypatch.setenv("PULLBACK_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=rf"{file.label}: expected {file.size} bytes, found 1000; reinstall"):
+        load("hsmm")
+
+
+def test_genes_are_chosen_by_expression_and_variance(as_users_run):
+    fpkm = np.random.default_rng(0).gamma(0.2, 5.0, size=(40, 6))
+    fpkm[:, 1] = 0.05
+    fpkm[9:, 3] = 0
+    fpkm[:, 4] *= 100
+    assert hsmm.choose_genes(fpkm, "all").tolist() == [0, 1, 2, 3, 4, 5]
+    expressed = hsmm.choose_genes(fpkm, "expressed")
+    assert expressed.tolist() == [0, 2, 4, 5]
+    assert hsmm.choose_genes(fpkm, 1).tolist() == [4]
+    assert hsmm.choose_genes(fpkm, np.int64(4)).tolist() == expressed.tolist()
+    equal = np.tile([[0.0], [1.0]], (20, 3))
+    assert hsmm.choose_genes(equal, 2).tolist() == [0, 1]
+    for wrong in (0, 5, True, 2.0, None):
+        with pytest.raises(ValueError, match="genes: expected 'all', 'expressed' or a number from 1 to 4"):
+            hsmm.choose_genes(fpkm, wrong)
+    with pytest.raises(ValueError, match="genes: expected one of 'all', 'expressed', got 'some'"):
+        hsmm.choose_genes(fpkm, "some")
+
+
 def _copy_truncated(file, folder, monkeypatch):
     target = folder / file.path
     target.parent.mkdir(parents=True)
@@ -136,7 +209,7 @@ def test_table_of_other_shape_is_refused():
 def test_absent_set_gives_its_install_line(monkeypatch):
     monkeypatch.setattr("pullback.data.carrier.find_spec", lambda name: None)
     assert available() == {name: name in BUNDLED for name in SETS}
-    for name in ("mnist_5k", "pbmc68k"):
+    for name in ("mnist_5k", "pbmc68k", "hsmm"):
         with pytest.raises(DatasetNotInstalled) as caught:
             load(name)
         assert str(caught.value) == install_line(name)
@@ -150,10 +223,12 @@ def test_set_without_its_reader_counts_as_absent(monkeypatch):
 
 
 def test_unknown_names_and_options_list_the_valid_ones():
-    with pytest.raises(ValueError, match=r"one of 'digits', .*'pbmc68k', got 'digit'; did you mean 'digits'"):
+    with pytest.raises(ValueError, match=r"one of 'digits', .*'hsmm', got 'digit'; did you mean 'digits'"):
         load("digit")
     with pytest.raises(TypeError, match=r"pbmc68k: no option 'label'; options: layer"):
         load("pbmc68k", label="x")
+    with pytest.raises(TypeError, match=r"hsmm: no option 'gene'; options: layer, genes"):
+        load("hsmm", gene=3)
     with pytest.raises(TypeError, match="digits: no option 'layer'; it has none"):
         resolve("data:digits", layer="counts")
 

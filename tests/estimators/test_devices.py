@@ -17,10 +17,17 @@ TINY = {"hidden": (8,), "max_epochs": 5, "batch_size": 16, "progress": False, "r
 X = np.random.default_rng(0).normal(size=(100, 5))
 
 PROGRAM = textwrap.dedent("""
-    import os, sys
+    import atexit, os, sys
     import numpy as np
+    import torch.distributed as dist
     import pullback as pb
 
+    def note_the_end():
+        if not dist.is_initialized():
+            np.save(sys.argv[1] + f"/left{os.environ['RANK']}.npy", True)
+
+    # Registered first, so run last: after whatever the fit has registered.
+    atexit.register(note_the_end)
     X = np.load(sys.argv[1] + "/X.npy")
     options = {"hidden": (8,), "max_epochs": 5, "batch_size": 16, "progress": False, "random_state": 0}
     model = pb.VAE(2, **options, device="cpu").fit(X)
@@ -42,6 +49,7 @@ def test_two_processes_fit_the_model_of_one(tmp_path: Path) -> None:
         check=True,
         timeout=150,
     )
+    assert all((tmp_path / f"left{rank}.npy").exists() for rank in (0, 1)), "the process group was not left"
     alone = pb.VAE(2, **TINY, device="cpu").fit(X).embedding_
     first, second = (np.load(tmp_path / f"z{rank}.npy") for rank in (0, 1))
     np.testing.assert_array_equal(first, second)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from pullback.ambient import LearnedGaussian
 from pullback.geometry import distance
 from pullback.geometry.reference import PoincareDisk, Sphere
-from pullback.metrics import EuclideanMetric, PullbackMetric
+from pullback.metrics import BaseMetric, EuclideanMetric, PullbackMetric, from_tensor
 
 SPHERE = PullbackMetric(Sphere().embedding)
 
@@ -17,10 +18,10 @@ def pairs(m: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     return a, b
 
 
-def net() -> nn.Sequential:
+def net(p: int = 5) -> nn.Sequential:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 5)).double()
+        return nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, p)).double()
 
 
 def relative(seen: torch.Tensor, expected: torch.Tensor) -> float:
@@ -37,25 +38,44 @@ def test_gradient_of_the_ends_is_that_of_the_closed_form(manifold):
         assert relative(got, want) <= 1e-5
 
 
-def test_gradient_of_ends_and_weights_is_that_of_differences_of_distance():
-    """Acceptance 12: at most 1e-5 relative."""
-    f = net()
-    a, b = (z.clone().requires_grad_() for z in pairs())
+def learned_tensor(f: nn.Module) -> BaseMetric:
+    """A metric of a network that returns a factor of the tensor, so that no decoder is known."""
+
+    def tensor(z: torch.Tensor) -> torch.Tensor:
+        factor = f(z)[:, :4].unflatten(1, (2, 2))
+        return factor.mT @ factor + torch.eye(2, dtype=z.dtype)
+
+    return from_tensor(tensor, 2)
+
+
+LIVE = {
+    "embedding": PullbackMetric,
+    "Fisher metric": lambda f: PullbackMetric(f, LearnedGaussian()),
+    "learned tensor": learned_tensor,
+}
+
+
+@pytest.mark.parametrize("kind", LIVE)
+def test_gradient_of_ends_and_weights_is_that_of_differences_of_distance(kind):
+    """Acceptance 12: at most 1e-5 relative, by the embedding and by the tensor."""
+    few = 6 if kind == "embedding" else 2
+    f = net(6)
+    a, b = (z.clone().requires_grad_() for z in pairs(few))
     live = [a, b, *f.parameters()]
-    seen = torch.autograd.grad(
-        distance(PullbackMetric(f), a, b, starts="line").sum(), live, allow_unused=True
-    )
-    assert seen[-1] is None or seen[-1].abs().max() < 1e-12  # an offset of the output moves no distance
+    seen = torch.autograd.grad(distance(LIVE[kind](f), a, b, starts="line").sum(), live, allow_unused=True)
+    if kind == "embedding":
+        assert seen[-1] is None or seen[-1].abs().max() < 1e-12  # an offset of the output moves no distance
+        live, seen = live[:-1], seen[:-1]
     step = 1e-5
-    for tensor, gradient in zip(live[:-1], seen[:-1], strict=True):
-        numbers = torch.randperm(tensor.numel(), generator=torch.Generator().manual_seed(0))[:6].tolist()
+    for tensor, gradient in zip(live, seen, strict=True):
+        numbers = torch.randperm(tensor.numel(), generator=torch.Generator().manual_seed(0))[:few].tolist()
         differences = []
         for number in numbers:
             values = []
             for sign in (1, -1):
                 with torch.no_grad():
                     tensor.view(-1)[number] += sign * step
-                    values.append(distance(PullbackMetric(f), a, b, starts="line", tol=1e-9).sum().item())
+                    values.append(distance(LIVE[kind](f), a, b, starts="line", tol=1e-9).sum().item())
                     tensor.view(-1)[number] -= sign * step
             differences.append((values[0] - values[1]) / (2 * step))
         expected = torch.tensor(differences, dtype=torch.float64)

@@ -2,11 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from pullback.geometry import curve_length
 from pullback.geometry.reference import (
     Catenoid,
+    Cylinder,
+    Ellipsoid,
     FisherNormal,
     PoincareDisk,
     Sphere,
@@ -105,3 +109,80 @@ def test_fisher_distance_is_the_textbook_formula():
     torch.testing.assert_close(FisherNormal().distance(a, b), math.sqrt(2) * torch.acosh(inner))
     # Equal means: the distance is √2 |ln(σ_b/σ_a)|.
     assert FisherNormal().distance(a, b)[1].item() == pytest.approx(math.sqrt(2) * math.log(4))
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_sphere_exponential_inverts_the_logarithm_and_transport_is_an_isometry(d):
+    sphere = Sphere(d)
+    a, b = pairs(d)
+    v = sphere.logarithm(a, b)
+    torch.testing.assert_close(sphere.exponential(a, v), b, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(sphere.exponential(a, 0 * v), a, rtol=1e-14, atol=1e-14)
+    _, pushed = torch.func.jvp(sphere.embedding, (a,), (v,))
+    torch.testing.assert_close(sphere.push(a, v), pushed, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(sphere.pull(a, pushed), v, rtol=1e-12, atol=1e-12)
+    moved = sphere.transport(a, b, v)
+    torch.testing.assert_close(moved, -sphere.logarithm(b, a), rtol=1e-12, atol=1e-12)
+    other = torch.flip(a, (0,))
+    inner = torch.einsum("na,nab,nb->n", v, sphere.tensor(a), other)
+    kept = torch.einsum("na,nab,nb->n", moved, sphere.tensor(b), sphere.transport(a, b, other))
+    torch.testing.assert_close(kept, inner, rtol=1e-12, atol=1e-12)
+
+
+def test_hyperbolic_exponential_inverts_the_logarithm():
+    disk = PoincareDisk()
+    a, b = (z / 2 for z in pairs())
+    v = disk.logarithm(a, b)
+    torch.testing.assert_close(disk.exponential(a, v), b, rtol=1e-12, atol=1e-12)
+    norm = torch.einsum("na,nab,nb->n", v, disk.tensor(a), v).sqrt()
+    torch.testing.assert_close(norm, disk.distance(a, b), rtol=1e-12, atol=1e-12)
+    from_origin = disk.exponential(torch.zeros_like(v), v)
+    torch.testing.assert_close(from_origin, disk.exponential_from_origin(v), rtol=1e-13, atol=1e-13)
+    assert disk.exponential(a, 0 * v).equal(a)
+    assert disk.logarithm(a, a).abs().max() < 1e-15
+
+
+def test_ellipsoid_agrees_with_its_special_cases_and_with_quadrature():
+    z = torch.tensor([[0.4, 0.9], [-1.1, 2.0]], dtype=torch.float64)
+    ball = Ellipsoid(2.0, 2.0, 2.0)
+    torch.testing.assert_close(ball.gaussian_curvature(z), torch.full_like(z[:, 0], 0.25))
+    torch.testing.assert_close(ball.meridian_length(z[:1, 0], z[1:, 0]).item(), 2 * 1.5)
+    body = Ellipsoid()
+    polar = SurfaceOfRevolution(lambda u: 2 * torch.cos(u / 2), lambda u: 2 * torch.sin(u / 2))
+    torch.testing.assert_close(ball.embedding(z), polar.embedding(z * torch.tensor([2.0, 1.0]).double()))
+    for longitude in (0.0, math.pi / 2, 0.7):
+        u = torch.linspace(-1.2, 1.4, 129, dtype=torch.float64)
+        curve = torch.stack([u, torch.full_like(u, longitude)], dim=1)
+        length = curve_length(PullbackMetric(body.embedding), curve)
+        torch.testing.assert_close(
+            body.meridian_length(u[:1], u[-1:], longitude), length, rtol=1e-9, atol=1e-9
+        )
+    tilted = Ellipsoid(1.0, 1.5, 3.0)
+    quarter = tilted.meridian_length(
+        torch.zeros(1).double(), torch.full((1,), math.pi / 2, dtype=torch.float64)
+    )
+    t = torch.linspace(0, math.pi / 2, 100_001, dtype=torch.float64)
+    speed = torch.sqrt(torch.sin(t) ** 2 + 9 * torch.cos(t) ** 2)
+    assert quarter.item() == pytest.approx(torch.trapezoid(speed, t).item(), rel=1e-10)
+
+
+def test_total_curvature_of_the_ellipsoid_is_that_of_a_sphere():
+    """Gauss-Bonnet: the integral of K over the closed surface is 4π."""
+    body, n = Ellipsoid(), 200
+    nodes, weights = (torch.as_tensor(x) for x in np.polynomial.legendre.leggauss(n))
+    v = torch.arange(n, dtype=torch.float64) * (2 * math.pi / n)
+    z = torch.stack(torch.meshgrid(nodes * math.pi / 2, v, indexing="ij"), dim=-1).flatten(0, 1)
+    area = torch.exp(PullbackMetric(body.embedding).logdet(z) / 2) * body.gaussian_curvature(z)
+    total = (weights.repeat_interleave(n) * area).sum() * (math.pi / 2) * (2 * math.pi / n)
+    assert total.item() == pytest.approx(4 * math.pi, rel=1e-12)
+
+
+def test_cylinder_is_the_plane_rolled_up():
+    a, b = pairs()
+    cylinder = Cylinder(1.7)
+    g = PullbackMetric(cylinder.embedding).tensor(a)
+    flat = torch.diag(torch.tensor([1.7**2, 1.0], dtype=torch.float64)).expand_as(g)
+    torch.testing.assert_close(g, flat)
+    line = torch.lerp(a[:, None], b[:, None], torch.linspace(0, 1, 9, dtype=torch.float64)[:, None])
+    length = curve_length(PullbackMetric(cylinder.embedding), line)
+    torch.testing.assert_close(cylinder.distance(a, b), length)

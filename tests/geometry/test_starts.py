@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pullback.geometry import starts as module
+from pullback.geometry import graphs as module
 from pullback.geometry.reference import Sphere
 from pullback.geometry.route import Extrinsic, Intrinsic, resample, respace, route_of
 from pullback.geometry.starts import graph_paths, straight_lines

@@ -1,15 +1,17 @@
-"""Flatness: what each number is, and what it does not depend on."""
+"""Flatness, stress and stability: what each number is, and what it does not depend on."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import pearsonr, spearmanr
 from torch import nn
 
-from pullback.geometry import flatness
-from pullback.geometry.reference import PoincareDisk, SwissRoll
+from pullback.geometry import distance_stability, flatness, geodesic_stress
+from pullback.geometry.reference import PoincareDisk, Sphere, SwissRoll
 from pullback.metrics import EuclideanMetric, PullbackMetric, from_tensor
 
 
@@ -101,3 +103,87 @@ def test_bad_points_are_named(as_users_run):
         flatness(EuclideanMetric(2), torch.zeros(3, 2), mix=-0.1)
     with pytest.raises(ValueError, match="not positive definite at row 1"):
         flatness(from_tensor(lambda z: torch.diag_embed(1 - z), 2), torch.tensor([[0.0, 0.0], [2.0, 0.0]]))
+
+
+def every_pair(n: int) -> torch.Tensor:
+    return torch.triu_indices(n, n, 1).T
+
+
+def test_stress_is_zero_where_the_map_is_true_to_scale(dtype):
+    z = points(12, 3).to(dtype)
+    net = nn.Linear(3, 7, bias=False, dtype=dtype).requires_grad_(False)
+    net.weight.data = (
+        2 * torch.linalg.qr(torch.randn(7, 3, dtype=dtype, generator=torch.Generator().manual_seed(0)))[0]
+    )
+    seen = geodesic_stress(PullbackMetric(net), z, every_pair(12))
+    assert seen.stress == pytest.approx(0, abs=1e-4 if dtype == torch.float32 else 1e-9)
+    assert seen.pearson == pytest.approx(1, abs=1e-6)
+    assert seen.spearman == pytest.approx(1, abs=1e-3)
+    assert seen.scale == pytest.approx(4, rel=1e-6)
+    assert seen.distances.dtype == dtype
+    assert bool(seen.converged.all())
+
+
+def test_stress_is_its_formula():
+    z = points(10, 2) / 2
+    pairs = every_pair(10).numpy()
+    seen = geodesic_stress(PullbackMetric(Sphere().embedding), z, pairs)
+    i, j = pairs.T
+    d = Sphere().distance(z[i], z[j]).numpy()
+    ruler = (z[i] - z[j]).norm(dim=1).numpy()
+    scale = float(Sphere().tensor(z).diagonal(dim1=1, dim2=2).sum() / 20)
+    assert seen.scale == pytest.approx(scale)
+    expected = np.sqrt(((d - np.sqrt(scale) * ruler) ** 2).sum() / (d**2).sum())
+    assert seen.stress == pytest.approx(expected, rel=1e-6)
+    assert seen.pearson == pytest.approx(pearsonr(d, ruler).statistic, rel=1e-6)
+    assert seen.spearman == pytest.approx(spearmanr(d, ruler).statistic, rel=1e-6)
+
+
+def test_correlations_of_equal_distances_are_not_defined():
+    z = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    seen = geodesic_stress(EuclideanMetric(2), z, [(0, 1), (0, 2)])
+    assert math.isnan(seen.pearson)
+    assert math.isnan(seen.spearman)
+
+
+def test_variation_of_distances_over_trainings():
+    metrics = [
+        from_tensor(lambda z, c=c: c**2 * torch.eye(2, dtype=z.dtype).expand(len(z), 2, 2), 2)
+        for c in (1, 2, 3)
+    ]
+    a, b = points(4, 2), points(8, 2)[4:]
+    b[0] = a[0]
+    seen = distance_stability(metrics, [a, a, a], [b, b, b], data=[a, a, None])
+    torch.testing.assert_close(seen.distances[2], 3 * (a - b).norm(dim=1))
+    torch.testing.assert_close(seen.per_pair, torch.tensor([0, 0.5, 0.5, 0.5], dtype=torch.float64))
+    assert seen.variation == pytest.approx(0.375)
+    assert bool(seen.converged.all())
+
+
+def test_charts_of_trainings_need_not_agree():
+    """The same surface in another chart has the same distances: no variation."""
+    f, z = net(), points(8)
+    A = torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.5, 0.0], [0.3, 0.0, 1.5]], dtype=torch.float64)
+    metrics = [PullbackMetric(f), PullbackMetric(lambda w: f(w @ torch.linalg.inv(A).mT))]
+    seen = distance_stability(metrics, [z[:4], z[:4] @ A.mT], [z[4:], z[4:] @ A.mT])
+    assert seen.variation < 1e-6
+
+
+def test_bad_pairs_and_trainings_are_named(as_users_run):
+    metric, z = EuclideanMetric(2), points(5, 2)
+    for pairs, message in (
+        ([(0.5, 1.0)], "as whole numbers"),
+        ([0, 1], "pairs: expected rows"),
+        ([(0, 1), (2, -1)], "rows from 0 to 4, got -1 to 2"),
+        ([(1, 1), (2, 2)], "at least one pair of different points"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            geodesic_stress(metric, z, pairs)
+    with pytest.raises(ValueError, match=r"ends\[1\]: expected \(5, 2\) like starts\[1\]"):
+        distance_stability([metric, metric], [z, z], [z, z[:4]])
+    with pytest.raises(ValueError, match="the same pairs for every metric"):
+        distance_stability([metric, metric], [z, z[:4]], [z, z[:4]])
+    with pytest.raises(ValueError, match="at least one pair"):
+        distance_stability([metric, metric], [z[:0], z], [z[:0], z])
+    with pytest.raises(ValueError, match="data: expected codes for each of 2"):
+        distance_stability([metric, metric], [z, z], [z, z], data=[z])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pullback.reporting import Measures
-from pullback.reporting.checks import judge
+from pullback.reporting.verdicts import judge
 
 GOOD = Measures(
     n_rows=1000,
@@ -23,6 +23,15 @@ GOOD = Measures(
     neighbours=10,
     condition_number=3.0,
     condition_median=2.5,
+    metric_rows=1000,
+    metric_variance=0.4,
+    metric_distortion=1.2,
+    logdet_variance=0.3,
+    stress=0.1,
+    pearson=0.98,
+    spearman=0.97,
+    stress_pairs=100,
+    stress_certified=100,
     off_data_share=0.5,
     off_data_in_plane=False,
     geodesics=8,
@@ -31,6 +40,9 @@ GOOD = Measures(
     worst_gap=1e-3,
     saved_median=0.03,
     saved_largest=0.2,
+    stability=None,
+    trainings=0,
+    stability_pairs=0,
     active_dims=2,
     converged=True,
     message="the validation loss stopped falling",
@@ -52,6 +64,15 @@ CASES = [
     ("condition", {"condition_number": 50.0}, "attention"),
     ("condition", {"condition_number": math.inf}, "fail"),
     ("condition", {"condition_number": math.nan}, "fail"),
+    ("ruler", {"stress": 0.3}, "attention"),
+    ("ruler", {"stress": 0.6, "stress_certified": 90}, "fail"),
+    ("ruler", {"stress": math.nan}, "fail"),
+    ("ruler", {"stress": 0.0, "pearson": None, "spearman": None}, "pass"),
+    ("ruler", {"stress": None, "stress_pairs": 0, "stress_certified": 0}, "attention"),
+    ("stability", {"stability": 0.05, "trainings": 3, "stability_pairs": 50}, "pass"),
+    ("stability", {"stability": 0.2, "trainings": 3, "stability_pairs": 50}, "attention"),
+    ("stability", {"stability": 0.5, "trainings": 3, "stability_pairs": 50}, "fail"),
+    ("stability", {"stability": None, "trainings": 3}, "attention"),
     ("coverage", {"off_data_share": 0.7}, "attention"),
     ("coverage", {"off_data_share": 0.95}, "fail"),
     ("geodesics", {"geodesics_converged": 7}, "attention"),
@@ -79,12 +100,12 @@ def test_verdicts(key: str, change: dict, verdict: str) -> None:
 def test_all_pass() -> None:
     diagnosis = judge(GOOD)
     assert diagnosis.verdict == "pass"
-    assert diagnosis.headline == "All 8 checks pass."
+    assert diagnosis.headline == "All 9 checks pass."
 
 
 def test_headline_names_what_to_look_at() -> None:
     diagnosis = judge(replace(GOOD, condition_number=50.0, converged=False))
-    assert diagnosis.headline == "6 of 8 checks pass; look at: metric, training."
+    assert diagnosis.headline == "7 of 9 checks pass; look at: metric, training."
     assert diagnosis.verdict == "attention"
     assert judge(replace(GOOD, condition_number=500.0, converged=False)).verdict == "fail"
 
@@ -95,7 +116,15 @@ def test_the_message_of_the_training_is_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"trustworthiness": None, "continuity": None}, {"geodesics": 0, "saved_median": math.nan}]
+    "change",
+    [
+        {},
+        {"trustworthiness": None, "continuity": None},
+        {"geodesics": 0, "saved_median": math.nan},
+        {"stability": 0.123, "trainings": 12, "geodesics": 100, "geodesics_converged": 100},
+        {"stability": None, "trainings": 2},
+        {"stress": None, "condition_number": 2.5e5},
+    ],
 )
 def test_summary_is_five_short_lines(change: dict) -> None:
     lines = judge(replace(GOOD, **change)).summary()
@@ -109,8 +138,16 @@ def test_summary_is_five_short_lines(change: dict) -> None:
 
 def test_summary_gives_numbers() -> None:
     text = "\n".join(judge(GOOD).summary())
-    for number in ("0.67", "0.950", "0.970", "condition 3", "50 %", "8 of 8", "3.0 %"):
+    for number in ("0.67", "0.950", "0.970", "condition 3", "50 %", "stress 0.10", "8 of 8", "3.0 %"):
         assert number in text
+
+
+def test_stability_is_checked_where_there_are_other_trainings() -> None:
+    diagnosis = judge(replace(GOOD, stability=0.123, trainings=3, stability_pairs=50))
+    assert diagnosis["stability"].text == "12\u202f% over 3 trainings"
+    assert "50 pairs" in diagnosis["stability"].sentence
+    assert any("vary by 12 % over 3 trainings" in line for line in diagnosis.summary())
+    assert [check.key for check in judge(GOOD).checks].count("stability") == 0
 
 
 def test_as_dict_is_plain_json() -> None:

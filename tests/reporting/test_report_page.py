@@ -44,7 +44,7 @@ def test_every_section_is_there_and_says_how_to_read_it(digits_page: tuple[str, 
     assert text.count("How to read it.") == 4
     assert text.index('id="checks"') < text.index('id="map"')
     assert "400 samples, pictures of 8 × 8 pixels, 2 latent dimensions" in text
-    assert text.count('class="check ') == 8
+    assert text.count('class="check ') == 9
     assert "pullback demo --out here" in text
     assert torch.__version__ in text
     assert "All 400 samples are drawn." in text

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pullback.geometry.graphs import LatentGraph
 from pullback.geometry.route import Points, Route, resample, route_of
 from pullback.geometry.solver import Options, Solution, solve
 from pullback.geometry.spline import spline_through
@@ -19,6 +20,7 @@ from pullback.validation import check_finite, check_points, check_positive, chec
 logger = logging.getLogger(__name__)
 
 START_NAMES = ("line", "graph")
+Start = str | Tensor | LatentGraph
 NODE_BUDGET = 2**15
 
 
@@ -86,7 +88,7 @@ def geodesic(
     end: Tensor,
     *,
     nodes: int = 65,
-    starts: str | Tensor | Sequence[str | Tensor] = ("line", "graph"),
+    starts: Start | Sequence[Start] = ("line", "graph"),
     data: Tensor | None = None,
     tol: float | int | None = None,
     gap_tol: float | int = 1e-2,
@@ -113,7 +115,8 @@ def geodesic(
         start, end: end points, (m, d); a single point (d,) is used for every pair.
         nodes: nodes of the returned curves, odd and at least 5.
         starts: "line", "graph" (shortest path in a graph over the latent space; in more than two dimensions
-            it needs ``data``), or curves (m, N, d); one or several of these.
+            it needs ``data``), or curves (m, N, d); one or several of these. A `LatentGraph` made before is
+            a graph, too, and serves many calls.
         data: latent points (k, d) that say where the data live: the graph covers them.
         tol: bound on `Geodesic.residual`; None is 1e-6 in float64 and 1e-2 in float32.
         gap_tol: bound on `Geodesic.gap`.
@@ -138,7 +141,7 @@ def geodesic(
     start, end = _end_points(known, start, end)
     options = _options(start, nodes, max_nodes, tol, gap_tol, max_iter, beam)
     data = None if data is None else check_points("data", data, start.shape[1]).detach()
-    kinds = _start_kinds(starts, start, data)
+    kinds = start_kinds(starts, start, data)
     if chunk_size is not None:
         check_whole("chunk_size", chunk_size)
     with torch.no_grad():
@@ -147,7 +150,7 @@ def geodesic(
         moving = (start != end).any(1).nonzero().squeeze(1)
         if len(moving):
             _solve_moving(route_of(known), start, end, moving, kinds, data, options, chunk_size, solution)
-        return _geodesic(solution, g, options, tuple(k if isinstance(k, str) else "given" for k in kinds))
+        return _geodesic(solution, g, options, tuple(map(_name_of, kinds)))
 
 
 def _solve_moving(
@@ -155,7 +158,7 @@ def _solve_moving(
     start: Points,
     end: Points,
     moving: Int[Tensor, " k"],
-    kinds: list[str | Tensor],
+    kinds: list[Start],
     data: Float[Tensor, "c d"] | None,
     options: Options,
     chunk_size: int | None,
@@ -214,11 +217,11 @@ def _options(
     return Options(int(nodes), int(max_nodes), float(tol), float(gap_tol), int(max_iter), float(beam))
 
 
-def _start_kinds(starts: Any, start: Tensor, data: Tensor | None) -> list[str | Tensor]:
-    """The starts that will be tried: names, and curves of the right shape."""
+def start_kinds(starts: Any, start: Tensor, data: Tensor | None) -> list[Start]:
+    """The starts that will be tried: names, prepared graphs, and curves of the right shape."""
     m, d = start.shape
-    default = starts == ("line", "graph") if not isinstance(starts, Tensor) else False
-    kinds = [starts] if isinstance(starts, str | Tensor) else list(starts)
+    default = isinstance(starts, tuple) and starts == START_NAMES
+    kinds = [starts] if isinstance(starts, Start) else list(starts)
     if not kinds:
         raise ValueError(f"starts: expected at least one of {START_NAMES} or curves (m, N, d), got none")
     for kind in kinds:
@@ -226,22 +229,35 @@ def _start_kinds(starts: Any, start: Tensor, data: Tensor | None) -> list[str | 
             if kind.ndim != 3 or kind.shape[0] != m or kind.shape[2] != d or kind.shape[1] < 3:
                 raise ValueError(f"starts: expected curves ({m}, N >= 3, {d}), got {tuple(kind.shape)}")
             check_finite("starts", kind.flatten(1))
+        elif isinstance(kind, LatentGraph):
+            if kind.nodes.shape[1] != d:
+                raise ValueError(f"starts: expected a graph in {d} dimensions, got {kind.nodes.shape[1]}")
         elif kind not in START_NAMES:
             raise ValueError(f"starts: expected 'line', 'graph' or curves (m, N, d), got {kind!r}")
-    if "graph" in [kind for kind in kinds if isinstance(kind, str)] and d != 2 and (d == 1 or data is None):
+    if any(_named(kind, "graph") for kind in kinds) and d != 2 and (d == 1 or data is None):
         if d > 1 and not default:
             raise ValueError(f"starts: graph start in {d} dimensions needs data=(n, {d})")
         if d > 1:
             logger.info("no data given in %d dimensions: starting from straight lines alone", d)
-        kinds = [kind for kind in kinds if not (isinstance(kind, str) and kind == "graph")] or ["line"]
+        kinds = [kind for kind in kinds if not _named(kind, "graph")] or ["line"]
     return kinds
+
+
+def _named(kind: Start, name: str) -> bool:
+    return isinstance(kind, str) and kind == name
+
+
+def _name_of(kind: Start) -> str:
+    if isinstance(kind, str):
+        return kind
+    return "graph" if isinstance(kind, LatentGraph) else "given"
 
 
 def _starting_curves(
     route: Route,
     start: Points,
     end: Points,
-    kinds: list[str | Tensor],
+    kinds: list[Start],
     rows: Tensor,
     data: Tensor | None,
     nodes: int,
@@ -253,10 +269,11 @@ def _starting_curves(
             given = kind.detach()[rows].to(start)
             given = torch.cat([start.unsqueeze(1), given[:, 1:-1], end.unsqueeze(1)], dim=1)
             batches = [resample(given, torch.ones_like(given[:, 1:, 0]), nodes)]
-        elif kind == "line" or len(start) == 0:
+        elif _named(kind, "line") or len(start) == 0:
             batches = [straight_lines(start, end, nodes)]
         else:
-            batches = graph_paths(route, start, end, nodes, data)
+            graph = kind if isinstance(kind, LatentGraph) else data
+            batches = graph_paths(route, start, end, nodes, graph)
         curves += batches
         origin += [number] * len(batches)
     return origin, curves

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
+from scipy.special import ellipeinc
 from torch import Tensor
 
 Coordinates = Float[Tensor, "n d"]
@@ -55,15 +56,91 @@ class Sphere:
         """log_a b in coordinates: g⁻¹ Jᵀ (θ/sin θ)(X_b - cos θ X_a)."""
         x, y = self.embedding(a), self.embedding(b)
         theta = self.distance(a, b)[:, None]
-        ambient = theta / torch.sin(theta) * (y - torch.cos(theta) * x)
-        scale = 1 + a.square().sum(-1, keepdim=True)
-        # J = 2/s (I, 0) - (2 a aᵀ, -2 a)·2/s², g = 4/s² I, so g⁻¹Jᵀ v = s/2 v_h - a (a·v_h) + a v_last.
-        head, last = ambient[:, :-1], ambient[:, -1:]
-        return scale / 2 * head - a * (a * head).sum(-1, keepdim=True) + a * last
+        return self.pull(a, (y - torch.cos(theta) * x) / torch.sinc(theta / math.pi))
+
+    def push(self, z: Coordinates, v: Coordinates) -> Float[Tensor, "n q"]:
+        """J v, the tangent vector of the sphere in R^{d+1}."""
+        scale = 1 + z.square().sum(-1, keepdim=True)
+        along = (z * v).sum(-1, keepdim=True)
+        return torch.cat([2 * v * scale - 4 * along * z, 4 * along], dim=-1) / scale.square()
+
+    def pull(self, z: Coordinates, tangent: Float[Tensor, "n q"]) -> Coordinates:
+        """g⁻¹Jᵀ of a vector of R^{d+1}: the coordinates of its tangential part."""
+        # J = 2/s (I, 0) - (2 z zᵀ, -2 z)·2/s², g = 4/s² I, so g⁻¹Jᵀ v = s/2 v_h - z (z·v_h) + z v_last.
+        head, last = tangent[:, :-1], tangent[:, -1:]
+        scale = 1 + z.square().sum(-1, keepdim=True)
+        return scale / 2 * head - z * (z * head).sum(-1, keepdim=True) + z * last
+
+    def exponential(self, z: Coordinates, v: Coordinates) -> Coordinates:
+        """exp_z v: coordinates of cos|v| X + (sin|v|/|v|) J v."""
+        tangent = self.push(z, v)
+        norm = tangent.norm(dim=-1, keepdim=True)
+        return self.chart(torch.cos(norm) * self.embedding(z) + torch.sinc(norm / math.pi) * tangent)
+
+    def transport(self, a: Coordinates, b: Coordinates, v: Coordinates) -> Coordinates:
+        """Parallel transport of v along the great circle a -> b: V - <V, Y>/(1 + <X, Y>) (X + Y)."""
+        x, y, tangent = self.embedding(a), self.embedding(b), self.push(a, v)
+        along = (tangent * y).sum(-1, keepdim=True) / (1 + (x * y).sum(-1, keepdim=True))
+        return self.pull(b, tangent - along * (x + y))
 
     def scalar_curvature(self, z: Coordinates) -> Values:
         """S = d (d - 1)."""
         return torch.full_like(z[:, 0], self.dim * (self.dim - 1))
+
+
+@dataclass(frozen=True)
+class Ellipsoid:
+    """(u, v) -> (a cos u cos v, b cos u sin v, c sin u), u the latitude, |u| < π/2, and v the longitude.
+
+    Example:
+        >>> import math, torch
+        >>> pole = torch.tensor([[math.pi / 2, 0.0]], dtype=torch.float64)
+        >>> Ellipsoid(2.0, 1.5, 1.0).gaussian_curvature(pole)  # c²/(a² b²)
+        tensor([0.1111], dtype=torch.float64)
+    """
+
+    a: float = 2.0
+    b: float = 1.5
+    c: float = 1.0
+
+    def embedding(self, z: Float[Tensor, "n 2"]) -> Float[Tensor, "n 3"]:
+        """Points of the ellipsoid in R³."""
+        u, v = z[:, 0], z[:, 1]
+        around = torch.stack([self.a * torch.cos(v), self.b * torch.sin(v)], dim=1)
+        return torch.cat([torch.cos(u)[:, None] * around, self.c * torch.sin(u)[:, None]], dim=1)
+
+    def gaussian_curvature(self, z: Float[Tensor, "n 2"]) -> Values:
+        """K = 1/(abc (x²/a⁴ + y²/b⁴ + z²/c⁴))²."""
+        axes = torch.tensor([self.a, self.b, self.c], dtype=z.dtype, device=z.device)
+        support = (self.embedding(z) / axes.square()).square().sum(-1)
+        return (axes.prod() * support).pow(-2)
+
+    def meridian_length(self, start: Values, end: Values, longitude: float = 0.0) -> Values:
+        """|c (E(u_b | m) - E(u_a | m))|, m = 1 - (a² cos² v + b² sin² v)/c²: length between two latitudes.
+
+        E is the incomplete elliptic integral of the second kind. The meridians of the planes of symmetry
+        (longitude a multiple of π/2; all of them where a = b) are geodesics.
+        """
+        square = (self.a * math.cos(longitude)) ** 2 + (self.b * math.sin(longitude)) ** 2
+        m = 1 - square / self.c**2
+        low, high = (torch.as_tensor(ellipeinc(u.cpu().double().numpy(), m)) for u in (start, end))
+        return (self.c * (high - low)).abs().to(start)
+
+
+@dataclass(frozen=True)
+class Cylinder:
+    """(u, v) -> (r cos u, r sin u, v): flat, and its Christoffel symbols vanish."""
+
+    radius: float = 1.0
+
+    def embedding(self, z: Float[Tensor, "n 2"]) -> Float[Tensor, "n 3"]:
+        """Points of the cylinder in R³."""
+        u, v = z[:, 0], z[:, 1]
+        return torch.stack([self.radius * torch.cos(u), self.radius * torch.sin(u), v], dim=1)
+
+    def distance(self, a: Float[Tensor, "n 2"], b: Float[Tensor, "n 2"]) -> Values:
+        """Distance in the unrolled plane, without going around the other way."""
+        return torch.hypot(self.radius * (b[:, 0] - a[:, 0]), b[:, 1] - a[:, 1])
 
 
 @dataclass(frozen=True)
@@ -181,6 +258,28 @@ class PoincareDisk:
         """acosh(1 + 2 |a-b|²/((1-|a|²)(1-|b|²))) = 2 asinh(√...), the form without cancellation."""
         product = (1 - a.square().sum(-1)) * (1 - b.square().sum(-1))
         return 2 * torch.asinh(torch.sqrt((a - b).square().sum(-1) / product))
+
+    @staticmethod
+    def _translated(x: Tensor, y: Tensor) -> Tensor:
+        """The isometry that moves the origin to x, at y (Möbius addition)."""
+        inner, xx, yy = ((p * q).sum(-1, keepdim=True) for p, q in ((x, y), (x, x), (y, y)))
+        return ((1 + 2 * inner + yy) * x + (1 - xx) * y) / (1 + 2 * inner + xx * yy)
+
+    def exponential(self, z: Coordinates, v: Coordinates) -> Coordinates:
+        """exp_z v, by the isometry that moves the origin to z."""
+        start = v / (1 - z.square().sum(-1, keepdim=True))
+        norm = start.norm(dim=-1, keepdim=True)
+        away = norm > 0
+        unit = torch.where(away, start / torch.where(away, norm, 1), 0)
+        return self._translated(z, torch.tanh(norm) * unit)
+
+    def logarithm(self, a: Coordinates, b: Coordinates) -> Coordinates:
+        """log_a b, the inverse of `exponential`."""
+        end = self._translated(-a, b)
+        norm = end.norm(dim=-1, keepdim=True)
+        away = norm > 0
+        unit = torch.where(away, end / torch.where(away, norm, 1), 0)
+        return (1 - a.square().sum(-1, keepdim=True)) * torch.atanh(norm) * unit
 
     def exponential_from_origin(self, v: Coordinates) -> Coordinates:
         """exp_0 v = tanh|v| v/|v| (coordinates: |v|_g = 2 |v|)."""

@@ -10,6 +10,7 @@ from pullback.geometry.energy import CurveEnergy, Curves
 from pullback.geometry.newton import Descent, advance, begin, correct
 from pullback.geometry.route import Points, Route, respace
 from pullback.geometry.spline import spline_through
+from pullback.geometry.starts import straight_lines
 
 COARSE_TOL = 1e-1
 COARSE_STEPS = (1, 1, 2, 4)
@@ -86,6 +87,15 @@ def solve(
         curves: one batch (m, N, d) for every kind of start, in the coarse precision and with the coarse
             nodes.
     """
+    solution = _descended(route, rough, start, end, curves, options)
+    _bound_by_lines(route, start, end, solution, options)
+    return solution
+
+
+def _descended(
+    route: Route, rough: Route, start: Points, end: Points, curves: list[Curves], options: Options
+) -> Solution:
+    """The curves to which the descent leads."""
     problem = route.energy(start, end)
     race = _coarse(rough, curves, options)
     points = race.descent.points.to(start.dtype)
@@ -165,7 +175,9 @@ def _leaders(race: _Race, beam: float, *, converged: bool = False) -> Int[Tensor
     pair = race.pair[order]
     head = torch.searchsorted(pair, pair)
     rank = torch.arange(len(order), device=order.device) - head
-    keep = (rank == 0) | (energy[order] <= (1 + beam) * energy[order[head]])
+    # A pair of which no start stays in the domain keeps one curve, too.
+    near = (energy[order] <= (1 + beam) * energy[order[head]]) & torch.isfinite(energy[order])
+    keep = (rank == 0) | near
     for lag in range(1, int(rank.max()) + 1 if len(rank) else 1):
         later = ((rank >= lag) & keep).nonzero().squeeze(1)
         a, b = order[later], order[later - lag]
@@ -177,6 +189,40 @@ def _leaders(race: _Race, beam: float, *, converged: bool = False) -> Int[Tensor
             same = square * (points.shape[1] - 1) ** 2 <= SAME_STEPS**2 * energy[b]
         keep[later] = ~(same & keep[later - lag])
     return order[keep]
+
+
+def _bound_by_lines(route: Route, start: Points, end: Points, solution: Solution, options: Options) -> None:
+    """A curve without a certificate that is longer than the straight line gives way to the line.
+
+    Between its nodes a curve may be of any length: where the shortest way leads through a pole of the chart,
+    nodes were seen to run off to 1e128.
+    """
+    certified = (solution.residual <= options.tol) & (solution.gap <= options.gap_tol)
+    failed = (~certified).nonzero().squeeze(1)
+    if len(failed) == 0:
+        return
+    lines = straight_lines(start[failed], end[failed], options.nodes)
+    length = route.speeds(lines).length()
+    shorter = (torch.isfinite(length) & (solution.length[failed] > length)).nonzero().squeeze(1)
+    if len(shorter) == 0:
+        return
+    rows, lines, seen = failed[shorter], lines[shorter], route.inspect(lines[shorter])
+    unknown = torch.full_like(seen.bend, torch.inf)
+    bounded = Solution(
+        points=lines,
+        length=length[shorter],
+        energy=seen.speeds.energy(),
+        residual=unknown,
+        gap=unknown,
+        defect=seen.bend / length[shorter],
+        iterations=solution.iterations[rows],
+        start=solution.start[rows],
+        mesh=torch.full_like(rows, options.nodes),
+        momentum_start=seen.momentum_start,
+        momentum_end=seen.momentum_end,
+        finest=list(lines),
+    )
+    solution.put(rows, bounded)
 
 
 def _measured(route: Route, race: _Race, options: Options) -> Solution:

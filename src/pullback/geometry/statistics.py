@@ -1,14 +1,21 @@
-"""Statistics of a metric over points: how far it is from flat, and from the same everywhere."""
+"""Statistics of a metric over points: how far from flat, from the ruler, from the next training."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from scipy.stats import rankdata
 from torch import Tensor
 
-from pullback.metrics import as_metric, checked_tensor
-from pullback.validation import check_points, check_positive
+from pullback.geometry.pairs import PairSearch
+from pullback.metrics import BaseMetric, as_metric, checked_tensor
+from pullback.validation import check_pair, check_points, check_positive
+
+TENSOR_CHUNK = 2**12
 
 
 @dataclass(frozen=True)
@@ -98,3 +105,174 @@ def _between(z: Tensor, mix: float | int, generator: torch.Generator | None) -> 
     partner = z[torch.randint(len(z), (len(z),), generator=generator, device=z.device)]
     u = torch.rand(len(z), 1, generator=generator, dtype=z.dtype, device=z.device)
     return torch.lerp(partner, z, u * (1 + 2 * mix) - mix)
+
+
+@dataclass(frozen=True)
+class GeodesicStress:
+    """How well distances on the map, by the ruler, stand for geodesic ones.
+
+    Attributes:
+        stress: √(Σ (d - √ḡ |Δz|)² / Σ d²): 0 where the map is true to scale.
+        pearson, spearman: correlation of d and |Δz|, and of their ranks; NaN where either is the same for all
+            pairs.
+        scale: ḡ = E tr g / d over the points.
+        distances: geodesic distances d, (k,).
+        straight: distances |Δz| by the ruler, (k,).
+        converged: whether the geodesic is certified, (k,).
+    """
+
+    stress: float
+    pearson: float
+    spearman: float
+    scale: float
+    distances: Float[Tensor, " k"]
+    straight: Float[Tensor, " k"]
+    converged: Bool[Tensor, " k"]
+
+
+def geodesic_stress(metric: Any, z: Float[Tensor, "n d"], pairs: Any, **options: Any) -> GeodesicStress:
+    """Compare geodesic distances of pairs of points with straight ones, at the mean scale of the metric.
+
+    Args:
+        metric: any object with ``tensor``.
+        z: points, (n, d); the scale is a mean over all of them.
+        pairs: rows to compare, whole numbers (k, 2), k >= 2.
+        **options: of `geodesic`.
+    Returns: `GeodesicStress`.
+    Raises:
+        ValueError: pairs of another shape, rows that are not there, or pairs of equal points alone.
+    Example:
+        >>> import torch
+        >>> from pullback.metrics import EuclideanMetric
+        >>> z = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
+        >>> seen = geodesic_stress(EuclideanMetric(2), z, [(0, 1), (0, 2), (1, 2)])
+        >>> round(seen.stress, 5), round(seen.pearson, 5)
+        (0.0, 1.0)
+    """
+    known = as_metric(metric)
+    check_points("z", z, known.dim)
+    rows = _pairs(pairs, len(z)).to(z.device)
+    with torch.no_grad():
+        trace = sum(
+            float(known.tensor(part).diagonal(dim1=1, dim2=2).sum(dtype=torch.float64))
+            for part in z.split(TENSOR_CHUNK)
+        )
+    scale = trace / z.numel()
+    start, end = (z[row].detach() for row in rows.T)
+    search = PairSearch.over(known, torch.cat([start, end]), options)
+    length, converged, _ = search.lengths(start, end)
+    straight = (end - start).norm(dim=1)
+    d, ruler = (part.double().cpu().numpy() for part in (length, straight))
+    if not (d > 0).any():
+        raise ValueError("pairs: expected at least one pair of different points")
+    misses = np.square(d - math.sqrt(scale) * ruler).sum()
+    return GeodesicStress(
+        stress=float(np.sqrt(misses / np.square(d).sum())),
+        pearson=_correlation(d, ruler),
+        spearman=_correlation(rankdata(d), rankdata(ruler)),
+        scale=scale,
+        distances=length,
+        straight=straight,
+        converged=converged,
+    )
+
+
+def _pairs(pairs: Any, n: int) -> Tensor:
+    """Rows as whole numbers (k, 2), all of them there."""
+    rows = torch.as_tensor(pairs)
+    if rows.ndim != 2 or rows.shape[1] != 2 or rows.is_floating_point() or rows.dtype == torch.bool:
+        kind = str(rows.dtype).removeprefix("torch.")
+        raise ValueError(f"pairs: expected rows (k, 2) as whole numbers, got {tuple(rows.shape)} {kind}")
+    if len(rows) < 2:
+        raise ValueError(f"pairs: expected at least two, got {len(rows)}")
+    if int(rows.min()) < 0 or int(rows.max()) >= n:
+        raise ValueError(
+            f"pairs: expected rows from 0 to {n - 1}, got {int(rows.min())} to {int(rows.max())}"
+        )
+    return rows.long()
+
+
+def _correlation(a: Float[np.ndarray, " k"], b: Float[np.ndarray, " k"]) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    size = math.sqrt(float((a * a).sum()) * float((b * b).sum()))
+    return float((a * b).sum()) / size if size > 0 else math.nan
+
+
+@dataclass(frozen=True)
+class DistanceStability:
+    """How much distances between the same data change from one training to the next.
+
+    Attributes:
+        variation: mean over pairs of ``per_pair``.
+        per_pair: standard deviation (of a sample) over mean of the distance of each pair, (m,); 0 where all
+            are zero.
+        distances: geodesic distances, one row a training, (r, m).
+        converged: whether the geodesic is certified, (r, m).
+    """
+
+    variation: float
+    per_pair: Float[Tensor, " m"]
+    distances: Float[Tensor, "r m"]
+    converged: Bool[Tensor, "r m"]
+
+
+def distance_stability(
+    metrics: Sequence[Any],
+    starts: Sequence[Tensor],
+    ends: Sequence[Tensor],
+    *,
+    data: Sequence[Tensor | None] | None = None,
+    **options: Any,
+) -> DistanceStability:
+    """Coefficient of variation of geodesic distances over trainings of a model.
+
+    Every training has a chart of its own, so coordinates cannot be compared; distances in units of the data
+    can (Syrota et al. 2024, "Decoder ensembling for learned latent geometries").
+
+    Args:
+        metrics: one for each training, at least two.
+        starts, ends: codes of the same m pairs of data in each training, (m, d) each.
+        data: codes of data in each training that the graphs cover.
+        **options: of `geodesic`.
+    Returns: `DistanceStability`.
+    Raises:
+        ValueError: fewer than two metrics, or other numbers of codes than metrics or pairs.
+    Example:
+        >>> import torch
+        >>> from pullback.metrics import from_tensor
+        >>> metrics = [from_tensor(lambda z, c=c: c * torch.eye(1).expand(len(z), 1, 1), 1) for c in (1, 4)]
+        >>> a, b = torch.zeros(3, 1), torch.ones(3, 1)
+        >>> round(distance_stability(metrics, [a, a], [b, b]).variation, 4)
+        0.4714
+    """
+    known = [as_metric(metric) for metric in metrics]
+    if len(known) < 2:
+        raise ValueError(f"metrics: expected at least two trainings, got {len(known)}")
+    covered = [None] * len(known) if data is None else list(data)
+    for name, given in (("starts", starts), ("ends", ends), ("data", covered)):
+        if len(given) != len(known):
+            raise ValueError(f"{name}: expected codes for each of {len(known)} metrics, got {len(given)}")
+    found = [
+        _lengths(f"[{k}]", known[k], (starts[k], ends[k]), options | {"data": covered[k]})
+        for k in range(len(known))
+    ]
+    if len({len(length) for length, _ in found}) > 1:
+        raise ValueError(
+            f"starts: expected the same pairs for every metric, got {[len(d) for d, _ in found]}"
+        )
+    distances, converged = (torch.stack(part) for part in zip(*found, strict=True))
+    mean = distances.mean(0)
+    per_pair = torch.where(mean > 0, distances.std(0) / torch.where(mean > 0, mean, 1), 0)
+    return DistanceStability(float(per_pair.mean()), per_pair, distances, converged)
+
+
+def _lengths(
+    at: str, metric: BaseMetric, ends: tuple[Any, Any], options: dict[str, Any]
+) -> tuple[Float[Tensor, " m"], Bool[Tensor, " m"]]:
+    """Distances in one training, and their certificates."""
+    start, end = check_pair((f"starts{at}", f"ends{at}"), *ends, metric.dim)
+    if len(start) == 0:
+        raise ValueError(f"starts{at}: expected at least one pair, got none")
+    search = PairSearch.over(metric, torch.cat([start, end]), options)
+    length, converged, _ = search.lengths(start.detach(), end.detach())
+    return length, converged

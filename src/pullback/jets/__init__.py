@@ -6,7 +6,7 @@ from pullback.jets.directional import directional_jet, tangential_acceleration
 from pullback.jets.jet import DirectionalJet, Jet, MetricJet, PackedJet, PiecewiseLinearWarning, jet
 from pullback.jets.linearization import Linearization, linearize
 from pullback.jets.metric import metric_jet
-from pullback.jets.modules import Product, Residual, Sine
+from pullback.jets.modules import Product, Residual, Sine, Stack
 from pullback.jets.reference import reference_jet
 from pullback.jets.state import JetState
 from pullback.jets.taylor import register_jet_rule
@@ -27,6 +27,7 @@ __all__ = [
     "Product",
     "Residual",
     "Sine",
+    "Stack",
     "contract_hessian",
     "contract_third",
     "directional_jet",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pullback.jets.checks import check_dtype, check_mode, check_output
 from pullback.jets.margin import exact_margin, relative_margin
-from pullback.jets.modules import Residual
+from pullback.jets.modules import Residual, Stack
 from pullback.jets.rules import MAX_POOLS, Affine, Piecewise
 from pullback.jets.sweep import NORMS, AffineMap, Offset, Sweep
 from pullback.jets.taylor import Layer, layers_of, survey
@@ -139,7 +139,12 @@ def _checked(
 def _is_flat(step: Layer) -> bool:
     """Whether a step is linear piece by piece, or a norm."""
     kind = type(step.module)
-    return isinstance(step.rule, Affine | Piecewise) or kind in MAX_POOLS or kind in NORMS or kind is Residual
+    return (
+        isinstance(step.rule, Affine | Piecewise)
+        or kind in MAX_POOLS
+        or kind in NORMS
+        or kind in (Residual, Stack)
+    )
 
 
 def _splits(steps: list[Layer]) -> bool:

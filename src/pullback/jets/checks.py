@@ -75,7 +75,13 @@ def check_dtype(f: nn.Module, x: Tensor) -> None:
     """Raise ``TypeError`` unless all floating parameters and buffers have the points' dtype."""
     for _, module in _modules(f):
         for tensor in (*module._parameters.values(), *module._buffers.values()):
-            if tensor is None or tensor.dtype == x.dtype or not tensor.is_floating_point():
+            # A number joins a tensor's precision, whatever its own.
+            if (
+                tensor is None
+                or tensor.ndim == 0
+                or not tensor.is_floating_point()
+                or tensor.dtype == x.dtype
+            ):
                 continue
             cast = {torch.float64: "double", torch.float32: "float", torch.float16: "half"}
             to, back = cast.get(x.dtype, f"to({x.dtype})"), cast.get(tensor.dtype, f"to({tensor.dtype})")

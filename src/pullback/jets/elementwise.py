@@ -5,6 +5,8 @@ H'_ab  = f'' J_a J_b + f' H_ab
 K'_abc = f''' J_a J_b J_c + f'' (H_ab J_c + H_ac J_b + H_bc J_a) + f' K_abc
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -75,6 +77,17 @@ def _leibniz_ends(u: Tensor | None, w: Tensor | None, a: Tensor, b: Tensor, mixe
     if u is not None:
         mixed = mixed + u * b
     return mixed if w is None else mixed + a * w
+
+
+def concatenate(states: Sequence[JetState]) -> JetState:
+    """The state of [u, w, ..], joined along the last axis."""
+    level = max(state.level for state in states)
+    raised = [state.raised(level) for state in states]
+    if len({state.rows.shape[1] for state in raised}) > 1:
+        raised = [state.expanded() for state in raised]
+    value = torch.cat([state.value for state in raised], dim=-1)
+    rows = torch.cat([state.rows for state in raised], dim=-1)
+    return JetState(value, rows, states[0].dim, states[0].order, level=level, owned=True)
 
 
 def add(u: JetState, w: JetState) -> JetState:

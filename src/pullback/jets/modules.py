@@ -1,7 +1,11 @@
 """Modules that stand for an operation between branches, so that jets can pass through it layer by layer."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+
+from pullback.typing import Map
 
 
 class Residual(nn.Module):
@@ -45,6 +49,40 @@ class Product(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.left(x) * self.right(x)
+
+
+class Stack(nn.Module):
+    """[s_1 f_1(x), .., s_k f_k(x)]: the outputs of several maps side by side, each times a number.
+
+    Args:
+        branches: maps (n, d) -> (n, q_k), modules or functions.
+        scales: one number a branch; None is 1 for all.
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> Stack(nn.Identity(), torch.square, scales=(1.0, 0.5))(torch.tensor([[2.0, 4.0]]))
+        tensor([[2., 4., 2., 8.]])
+    """
+
+    def __init__(self, *branches: Map, scales: Sequence[float | int] | None = None):
+        super().__init__()
+        self.branches = branches
+        self.scales = (1.0,) * len(branches) if scales is None else tuple(float(s) for s in scales)
+        if not branches or len(self.scales) != len(branches):
+            raise ValueError(
+                f"branches: expected at least one, and one scale each, got {len(branches)} branches and "
+                f"{len(self.scales)} scales"
+            )
+        for k, branch in enumerate(branches):
+            if isinstance(branch, nn.Module):
+                self.add_module(str(k), branch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat(self.scaled([branch(x) for branch in self.branches]), dim=-1)
+
+    def scaled(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Outputs of the branches times their scales."""
+        return [y if s == 1 else s * y for s, y in zip(self.scales, outputs, strict=True)]
 
 
 class Sine(nn.Module):

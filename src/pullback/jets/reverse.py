@@ -21,10 +21,10 @@ from pullback.jets.fallback import contracted, differentiable, ordinary
 from pullback.jets.gemm import linear_rows
 from pullback.jets.indices import indices
 from pullback.jets.inplace import pair_products
-from pullback.jets.modules import Product, Residual, check_branch
+from pullback.jets.modules import Product, Residual, Stack, check_branch
 from pullback.jets.rules import DENSE, Affine, Elementwise, Piecewise
 from pullback.jets.state import JetState
-from pullback.jets.taylor import Layer, layers_of
+from pullback.jets.taylor import Layer, layers_of, stacked
 
 Pull = Callable[[Tensor], Tensor]
 """Adjoints behind a layer (q, n, *shape) to adjoints in front of it."""
@@ -83,6 +83,8 @@ def _step(layer: Layer, state: JetState, sums: Contraction) -> tuple[JetState, P
             return _residual_step(module, state, sums)
         if rule is not None and type(module) is Product:
             return _product_step(module, state, sums)
+        if rule is not None and type(module) is Stack:
+            return _stack_step(module, state, sums)
     return layer.step(state), lambda beta: _general_pull(layer, state, beta, sums)
 
 
@@ -144,6 +146,20 @@ def _product_pull(left: tuple[JetState, Tape], right: tuple[JetState, Tape], bet
         raised = multiply(replace(u, order=sums.order), replace(w, order=sums.order))
         sums.add(_dot(beta, _top(raised, sums.order)))
     return left_tape.pull(beta * w.value) + right_tape.pull(beta * u.value)
+
+
+def _stack_step(module: Stack, state: JetState, sums: Contraction) -> tuple[JetState, Pull]:
+    tapes = [Tape(sums) for _ in module.branches]
+    outputs = [
+        record(layers_of(branch), state, tape) for branch, tape in zip(module.branches, tapes, strict=True)
+    ]
+    sizes = [output.value.shape[-1] for output in outputs]
+
+    def pull(beta: Tensor) -> Tensor:
+        parts = module.scaled(beta.split(sizes, dim=-1))
+        return torch.stack([t.pull(part) for t, part in zip(tapes, parts, strict=True)]).sum(0)
+
+    return stacked(module, outputs), pull
 
 
 def _top(state: JetState, order: int) -> Tensor | None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pullback.jets.modules import Product, Residual, check_branch
+from pullback.jets.modules import Product, Residual, Stack, check_branch
 from pullback.jets.reverse import transpose, vjp
 from pullback.jets.rules import MAX_POOLS, Affine, Elementwise, Piecewise, max_pool
 from pullback.jets.taylor import Layer, layers_of
@@ -112,6 +112,8 @@ def _step(sweep: Sweep, layer: Layer, value: Tensor) -> tuple[Tensor, Step]:
         return value + branch, lambda rows, offset: rows + inner.pull(rows, offset)
     if type(module) is Product:
         return _product_step(sweep, module, value)
+    if type(module) is Stack:
+        return _stack_step(sweep, module, value)
     return _derivative_step(module, value)
 
 
@@ -154,6 +156,20 @@ def _product_step(sweep: Sweep, module: Product, value: Tensor) -> tuple[Tensor,
     u = left.record(layers_of(module.left), value)
     w = right.record(layers_of(module.right), value)
     return u * w, lambda rows, _: left.pull(rows * w, None) + right.pull(rows * u, None)
+
+
+def _stack_step(sweep: Sweep, module: Stack, value: Tensor) -> tuple[Tensor, Step]:
+    inner = [sweep.inside() for _ in module.branches]
+    outputs = [branch.record(layers_of(f), value) for branch, f in zip(inner, module.branches, strict=True)]
+    sizes = [output.shape[-1] for output in outputs]
+
+    def step(rows: Tensor, offset: Offset | None) -> Tensor:
+        parts = module.scaled(rows.split(sizes, dim=-1))
+        return torch.stack(
+            [branch.pull(part, offset) for branch, part in zip(inner, parts, strict=True)]
+        ).sum(0)
+
+    return torch.cat(module.scaled(outputs), dim=-1), step
 
 
 def _derivative_step(module: Any, value: Tensor) -> tuple[Tensor, Step]:

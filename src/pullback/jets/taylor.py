@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from pullback.jets.elementwise import add, multiply
+from pullback.jets.elementwise import add, concatenate, multiply, scaled
 from pullback.jets.fallback import nested
-from pullback.jets.modules import Product, Residual, check_branch
+from pullback.jets.modules import Product, Residual, Stack, check_branch
 from pullback.jets.rules import LEAVES, MAX_POOLS, SKIPPED, Affine, Elementwise, Piecewise, Rule
 from pullback.jets.state import JetState
 from pullback.typing import Map
@@ -52,8 +52,41 @@ def _product(module: Any, state: JetState) -> JetState:
     return multiply(left, right)
 
 
-_RULES: dict[type[nn.Module], Rule] = {**LEAVES, Residual: _residual, Product: _product}
-_BRANCHES: dict[type[nn.Module], tuple[str, ...]] = {Residual: ("block",), Product: ("left", "right")}
+def _stack(module: Any, state: JetState) -> JetState:
+    return stacked(module, [propagate(layers_of(branch), state.shared()) for branch in module.branches])
+
+
+def stacked(module: Stack, outputs: list[JetState]) -> JetState:
+    """The state behind a `Stack` from those behind its branches."""
+    times = [
+        state if s == 1 else scaled(state, state.value.new_tensor(s), None)
+        for s, state in zip(module.scales, outputs, strict=True)
+    ]
+    return concatenate(times)
+
+
+_RULES: dict[type[nn.Module], Rule] = {
+    **LEAVES,
+    Residual: _residual,
+    Product: _product,
+    Stack: _stack,
+}
+
+
+def branches_of(layer: Layer) -> list[tuple[str, Map]]:
+    """The maps inside of a step that applies several, with their paths."""
+    module: Any = layer.module
+    if layer.rule is None:
+        return []
+    if type(module) is Residual:
+        named = [("block", module.block)]
+    elif type(module) is Product:
+        named = [("left", module.left), ("right", module.right)]
+    elif type(module) is Stack:
+        named = [(str(k), branch) for k, branch in enumerate(module.branches)]
+    else:
+        return []
+    return [(f"{layer.path}.{name}".lstrip("."), branch) for name, branch in named]
 
 
 def register_jet_rule(module_type: type[nn.Module], rule: Rule) -> None:
@@ -125,13 +158,9 @@ def layers_of(f: Map, path: str = "") -> list[Layer]:
 def survey(layers: list[Layer]) -> Iterator[Layer]:
     """All steps, and those inside of branches after the step that holds them."""
     for layer in layers:
-        module = layer.module
-        branches: tuple[str, ...] = ()
-        if layer.rule is not None and isinstance(module, nn.Module):
-            branches = _BRANCHES.get(type(module), ())
         yield layer
-        for name in branches:
-            yield from survey(layers_of(getattr(module, name), f"{layer.path}.{name}".lstrip(".")))
+        for path, branch in branches_of(layer):
+            yield from survey(layers_of(branch, path))
 
 
 def propagate(layers: list[Layer], state: JetState) -> JetState:
@@ -144,7 +173,7 @@ def propagate(layers: list[Layer], state: JetState) -> JetState:
 def is_piecewise_linear(steps: list[Layer]) -> bool:
     """Whether the net has piecewise-linear activations and no other nonlinear step."""
     straight = (Affine, Piecewise)
-    known = [isinstance(s.rule, straight) or type(s.module) in (*MAX_POOLS, Residual) for s in steps]
+    known = [isinstance(s.rule, straight) or type(s.module) in (*MAX_POOLS, Residual, Stack) for s in steps]
     kinked = [isinstance(s.rule, Piecewise) or type(s.module) in MAX_POOLS for s in steps]
     return all(known) and any(kinked)
 
@@ -157,19 +186,27 @@ def width_of(layers: list[Layer], x: Tensor) -> int:
         max(s.module.in_features, s.module.out_features) for s in steps if isinstance(s.module, nn.Linear)
     ]
     if x.shape[0] > 1 and not all(_keeps_width(step) for step in steps):
-        v = x[:1]
         with torch.no_grad():
-            for layer in layers:
-                v = layer.module(v)
-                widths.append(v.numel())
+            widths += _measured(layers, x[:1])
     return max(widths)
+
+
+def _measured(layers: list[Layer], v: Tensor) -> list[int]:
+    """Numbers of features behind each step at one point, those inside of a stack's branches included."""
+    widths = []
+    for layer in layers:
+        if type(layer.module) is Stack:
+            widths += [w for _, branch in branches_of(layer) for w in _measured(layers_of(branch), v)]
+        v = layer.module(v)
+        widths.append(v.numel())
+    return widths
 
 
 def _keeps_width(step: Layer) -> bool:
     """Whether a step, linear layers and branches aside, has as many outputs as inputs."""
     if isinstance(step.rule, Elementwise | Piecewise) or isinstance(step.module, nn.Linear):
         return True
-    return step.rule is not None and type(step.module) in _BRANCHES
+    return step.rule is not None and type(step.module) in (Residual, Product)
 
 
 def chunk_rows(x: Tensor, rows: int, width: int) -> int:

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from pullback.ambient import Euclidean, LowRank, ScaleFlattening
-from pullback.jets import metric_jet
+from pullback.ambient import Categorical, Euclidean, LowRank, ScaleFlattening
+from pullback.jets import Product, Residual, metric_jet
+from pullback.jets.rules import LEAVES
+from pullback.jets.taylor import layers_of
 from pullback.metrics.base import BaseMetric, Points, Tensors, derivatives
 from pullback.typing import Ambient, Map
 
@@ -27,8 +29,8 @@ class PullbackMetric(BaseMetric):
     metric is that of the embedding F = phi∘f and geometry differentiates F alone.
 
     Args:
-        decoder: a `Map` (n, d) -> (n, p), module or function; a module must be in eval mode if it holds
-            dropout or batch normalisation.
+        decoder: a `Map` (n, d) -> (n, p), module or function; outputs of more axes, (n, c, h, w), are
+            flattened. A module must be in eval mode if it holds dropout or batch normalisation.
         ambient: metric of data space; None is `pullback.ambient.Euclidean`.
     Raises:
         TypeError: ``decoder`` is not callable.
@@ -53,6 +55,7 @@ class PullbackMetric(BaseMetric):
                 f"ambient: expected a factor (p, r) = ({p}, {r}) or a function of z, got one factor for each "
                 f"of {n} rows; geometry needs the metric at points that are no rows"
             )
+        self._rows = _with_rows(decoder)
         self.dim = _input_width(decoder)
         self._coupled = _coupled_layers(decoder)
         self._flattening = self.ambient.flattening()
@@ -65,14 +68,24 @@ class PullbackMetric(BaseMetric):
         if self._flattening is None:
             return None
         if isinstance(self._flattening, nn.Identity):
-            return self.decoder
-        if isinstance(self.decoder, nn.Module):
-            return nn.Sequential(self.decoder, self._flattening)
-        return self._flattened
+            return self._rows
+        if not isinstance(self.decoder, nn.Module):
+            return self._flattened
+        if self._by_groups and isinstance(self._rows, nn.Sequential) and self._rows is not self.decoder:
+            return nn.Sequential(self.decoder, self._flattening, self._rows[-1])
+        return nn.Sequential(self._rows, self._flattening)  # type: ignore[arg-type]
+
+    @property
+    def _by_groups(self) -> bool:
+        """Whether the ambient couples the last axis of an output of several axes."""
+        return isinstance(self.ambient, Categorical)
 
     def _flattened(self, z: Tensor) -> Tensor:
+        # Moving a module to the dtype of z would leave a tensor of a transform in it.
+        if isinstance(self.ambient, LowRank):
+            return self.ambient.project(self._rows(z))
         assert self._flattening is not None
-        return self._flattening.to(z)(self.decoder(z))
+        return _as_rows(self._flattening(self.decoder(z) if self._by_groups else self._rows(z)))
 
     def compact_embedding(self) -> Map | None:
         """`embedding` with its trailing linear layers replaced by the R of their QR: at most as wide as their
@@ -102,7 +115,7 @@ class PullbackMetric(BaseMetric):
                     f"got p={p}, r={r} at n={len(z)} points"
                 )
             if self._flattening is None:
-                return at.project(_jacobian(self.decoder, z))
+                return at.project(_jacobian(self._rows, z))
         many = len(z) >= COMPACT_POINTS and not torch.is_grad_enabled()
         embedding = self.compact_embedding() if many else self.embedding
         assert embedding is not None
@@ -118,7 +131,7 @@ class PullbackMetric(BaseMetric):
             M = self._factor(z)
             return M.mT @ M
         self._check_mode()
-        y, J = derivatives(self.decoder, z, 1)
+        y, J = derivatives(self._rows, z, 1)
         g = J.mT @ self.ambient.apply(y, J)
         return (g + g.mT) / 2
 
@@ -164,6 +177,30 @@ def _triangular(M: Tensor) -> Tensor:
     """R of the QR of (n, q, d); for q < d the missing rows are zero."""
     R = torch.linalg.qr(M, mode="reduced").R
     return R if R.shape[-2] == R.shape[-1] else nn.functional.pad(R, (0, 0, 0, R.shape[-1] - R.shape[-2]))
+
+
+def _as_rows(y: Tensor) -> Tensor:
+    return y if y.ndim <= 2 else y.flatten(1)
+
+
+def _with_rows(decoder: Map) -> Map:
+    """The decoder, its output flattened to (n, p) unless it is so already."""
+    if not isinstance(decoder, nn.Module):
+        return lambda z: _as_rows(decoder(z))
+    return decoder if _returns_rows(decoder) else nn.Sequential(decoder, nn.Flatten())
+
+
+def _returns_rows(decoder: nn.Module) -> bool:
+    """Whether the last layers say that the output is (n, p); a linear layer is taken to work on rows."""
+    for layer in reversed(layers_of(decoder)):
+        kind = type(layer.module)
+        if kind is nn.Linear or (
+            isinstance(layer.module, nn.Flatten) and (layer.module.start_dim, layer.module.end_dim) == (1, -1)
+        ):
+            return True
+        if kind is nn.Unflatten or kind not in (*LEAVES, Residual, Product):
+            return False
+    return True
 
 
 def _leaves(module: nn.Module) -> list[nn.Module]:

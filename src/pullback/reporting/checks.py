@@ -1,7 +1,7 @@
-"""What a report checks first: numbers, thresholds, verdicts and one plain sentence each."""
+"""What a report checks first: the numbers, and each with its verdict and one plain sentence."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -25,6 +25,15 @@ class Measures:
     neighbours: int
     condition_number: float  # mean over samples of largest over smallest eigenvalue of the metric
     condition_median: float
+    metric_rows: int
+    metric_variance: float | None  # squared affine-invariant distance of the metric from its mean
+    metric_distortion: float | None  # d E tr g² / (E tr g)²: 1 where the map is true to scale
+    logdet_variance: float | None
+    stress: float | None  # relative root mean square by which the ruler misses geodesic distances
+    pearson: float | None  # correlation of geodesic distances with those by the ruler, and of their ranks
+    spearman: float | None
+    stress_pairs: int
+    stress_certified: int
     off_data_share: float
     off_data_in_plane: bool
     geodesics: int
@@ -33,6 +42,9 @@ class Measures:
     worst_gap: float
     saved_median: float  # share of the straight line's length that the geodesic saves
     saved_largest: float
+    stability: float | None  # mean over pairs of standard deviation over mean of a distance over trainings
+    trainings: int
+    stability_pairs: int
     active_dims: int
     converged: bool
     message: str
@@ -84,9 +96,12 @@ class Diagnosis:
         """Five short lines for a terminal."""
         m = self.measures
         text = {check.key: check.text for check in self.checks}
-        saved = ""
-        if m.geodesics:
-            saved = f", {_percent(m.saved_median)} shorter than straight lines (median)"
+        ways, ruler = [text["geodesics"]], [text["condition"], text["coverage"], text["ruler"]]
+        if m.stability is not None:
+            ways += [f"{percent(m.saved_median)} shorter than lines", f"vary by {text['stability']}"]
+        elif m.geodesics:
+            ways.append(f"{percent(m.saved_median)} shorter than straight lines (median)")
+        paths = [check for check in self.checks if check.key in ("geodesics", "stability")]
         near = f"trustworthiness {text['trustworthiness']}, continuity {text['continuity']}"
         lines: list[tuple[str, Verdict, str]] = [
             (
@@ -97,10 +112,10 @@ class Diagnosis:
             ("neighbourhoods", _worst((self["trustworthiness"], self["continuity"])), near),
             (
                 "metric",
-                _worst((self["condition"], self["coverage"])),
-                f"{text['condition']}, {text['coverage']}",
+                _worst((self["condition"], self["coverage"], self["ruler"])),
+                ", ".join(ruler),
             ),
-            ("geodesics", self["geodesics"].verdict, f"{text['geodesics']}{saved}"),
+            ("geodesics", _worst(paths), ", ".join(ways)),
             ("checks", self.verdict, self.headline),
         ]
         # Terminals and log files of any encoding show these lines.
@@ -117,21 +132,6 @@ class Diagnosis:
         }
 
 
-def judge(measures: Measures, paths: Any = None) -> Diagnosis:
-    """Compare the measured numbers with the thresholds."""
-    checks = (
-        _reconstruction(measures),
-        _trustworthiness(measures),
-        _continuity(measures),
-        _condition(measures),
-        _coverage(measures),
-        _geodesics(measures),
-        _dimensions(measures),
-        _training(measures),
-    )
-    return Diagnosis(checks, measures, paths)
-
-
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """JSON has no infinity and no NaN."""
     return {
@@ -145,180 +145,6 @@ def _worst(checks: Iterable[Check]) -> Verdict:
     return "fail" if "fail" in found else "attention" if "attention" in found else "pass"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share with two digits."""
     return f"{100 * share:.1f}\u202f%" if abs(share) < 0.1 else f"{100 * share:.0f}\u202f%"
-
-
-def _at_most(value: float, good: float, bearable: float) -> Verdict:
-    """A NaN fails."""
-    return "pass" if value <= good else "attention" if value <= bearable else "fail"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}" if value < 1e4 else f"{value:.1e}"
-
-
-def _reconstruction(m: Measures) -> Check:
-    ratio = m.reconstruction_error / m.pca_error if m.pca_error > 1e-12 else math.inf
-    if m.pca_error <= 1e-12 and m.reconstruction_error <= 1e-12:
-        ratio = 1.0
-    verdict = _at_most(ratio, 1.0, 1.1)
-    meaning = {
-        "pass": "the curved latent space is worth its price",
-        "attention": "the model does no better than a linear one; train longer or widen the network",
-        "fail": "a linear model does better; train longer, widen the network or weaken the penalties",
-    }[verdict]
-    return Check(
-        key="reconstruction",
-        name="Reconstruction",
-        value=ratio,
-        text=f"{ratio:.2f} × error of PCA" if math.isfinite(ratio) else "PCA is exact here",
-        verdict=verdict,
-        thresholds="pass up to 1.00, attention up to 1.10",
-        sentence=(
-            f"The model loses {_percent(m.reconstruction_error)} of the variance {m.reconstruction_units}, "
-            f"a {m.latent_dim}-dimensional PCA {_percent(m.pca_error)}: {meaning}."
-        ),
-    )
-
-
-def _neighbours(m: Measures, key: str, value: float | None, meaning: Mapping[Verdict, str]) -> Check:
-    name = key.capitalize()
-    thresholds = "pass from 0.90, attention from 0.80"
-    if value is None:
-        sentence = f"Too few rows ({m.n_rows}) to compare neighbourhoods."
-        return Check(key, name, None, "not measured", "attention", thresholds, sentence)
-    verdict: Verdict = "pass" if value >= 0.9 else "attention" if value >= 0.8 else "fail"
-    sentence = f"{meaning[verdict]} ({m.neighbours} nearest neighbours)."
-    return Check(key, name, value, f"{value:.3f}", verdict, thresholds, sentence)
-
-
-def _trustworthiness(m: Measures) -> Check:
-    return _neighbours(
-        m,
-        "trustworthiness",
-        m.trustworthiness,
-        {
-            "pass": "What is close on the map is close in the data",
-            "attention": "Some neighbours on the map are not neighbours in the data",
-            "fail": "Neighbours on the map are often strangers in the data; add latent dimensions",
-        },
-    )
-
-
-def _continuity(m: Measures) -> Check:
-    return _neighbours(
-        m,
-        "continuity",
-        m.continuity,
-        {
-            "pass": "What is close in the data is close on the map",
-            "attention": "Some neighbours in the data were torn apart on the map",
-            "fail": "Neighbours in the data are often torn apart on the map; add latent dimensions",
-        },
-    )
-
-
-def _condition(m: Measures) -> Check:
-    verdict = _at_most(m.condition_number, 10.0, 100.0)
-    meaning = {
-        "pass": "distances on the map are a fair guide",
-        "attention": "some directions are stretched much more than others: use geodesics, not the ruler",
-        "fail": "some directions hardly change the data at all: distances on the map mislead",
-    }[verdict]
-    return Check(
-        key="condition",
-        name="Metric",
-        value=m.condition_number,
-        text=f"condition {_number(m.condition_number)}",
-        verdict=verdict,
-        thresholds="pass up to 10, attention up to 100",
-        sentence=(
-            f"Largest over smallest stretch of squared lengths, mean over samples (median "
-            f"{_number(m.condition_median)}; 1 means equal in all directions): {meaning}."
-        ),
-    )
-
-
-def _coverage(m: Measures) -> Check:
-    verdict = _at_most(m.off_data_share, 0.6, 0.85)
-    where = "plane of the first two principal axes" if m.off_data_in_plane else "box around the codes"
-    meaning = {
-        "pass": "most of what the map shows is backed by samples",
-        "attention": "much of the map is the decoder's guess; the faded area shows where",
-        "fail": "nearly all of the map is the decoder's guess; trust only what lies close to samples",
-    }[verdict]
-    return Check(
-        key="coverage",
-        name="Area off the data",
-        value=m.off_data_share,
-        text=f"{_percent(m.off_data_share)} off the data",
-        verdict=verdict,
-        thresholds="pass up to 60\u202f%, attention up to 85\u202f%",
-        sentence=f"Share of the {where} that lies farther from every sample than neighbours do: {meaning}.",
-    )
-
-
-def _geodesics(m: Measures) -> Check:
-    common = {
-        "key": "geodesics",
-        "name": "Geodesics",
-        "thresholds": "pass if all are certified, attention from three quarters",
-    }
-    if m.geodesics == 0:
-        sentence = "There are no two distinct codes to join at which the decoder depends on the code."
-        return Check(value=None, text="none computed", verdict="attention", sentence=sentence, **common)
-    share = m.geodesics_converged / m.geodesics
-    verdict: Verdict = "pass" if share == 1 else "attention" if share >= 0.75 else "fail"
-    meaning = {
-        "pass": "the shortest paths below can be trusted",
-        "attention": "those without a certificate are marked below",
-        "fail": "the decoder may be folded or rough; the paths below are the best found, not shortest",
-    }[verdict]
-    return Check(
-        value=share,
-        text=f"{m.geodesics_converged} of {m.geodesics} certified",
-        verdict=verdict,
-        sentence=(
-            f"Worst residual of the geodesic equation {m.worst_residual:.1e}, worst change on a mesh twice "
-            f"as fine {m.worst_gap:.1e}: {meaning}."
-        ),
-        **common,
-    )
-
-
-def _dimensions(m: Measures) -> Check:
-    unused = m.latent_dim - m.active_dims
-    verdict: Verdict = "pass" if unused == 0 else "attention" if m.active_dims else "fail"
-    meaning = {
-        "pass": "every latent dimension varies over the data",
-        "attention": f"latent dimensions that hardly vary over the data, and could be left out: {unused}",
-        "fail": "the codes do not vary (posterior collapse): lower beta, warm it up or allow free bits",
-    }[verdict]
-    return Check(
-        key="dimensions",
-        name="Dimensions in use",
-        value=m.active_dims / m.latent_dim,
-        text=f"{m.active_dims} of {m.latent_dim} in use",
-        verdict=verdict,
-        thresholds="in use: variance above 1 % of the largest",
-        sentence=f"{meaning[0].upper()}{meaning[1:]}.",
-    )
-
-
-def _training(m: Measures) -> Check:
-    verdict: Verdict = "pass" if m.converged else "attention"
-    sentence = m.message or ("Training ended by itself." if m.converged else "Training was stopped early.")
-    text = "converged" if m.converged else "not converged"
-    if not m.history_finite:
-        verdict, text = "fail", "loss not finite"
-        sentence = f"The loss became infinite or undefined. {sentence}"
-    return Check(
-        key="training",
-        name="Training",
-        value=float(m.converged),
-        text=text,
-        verdict=verdict,
-        thresholds="pass if the loss stopped improving before the last epoch",
-        sentence=f"{sentence[0].upper()}{sentence[1:].removesuffix('.')}.",
-    )

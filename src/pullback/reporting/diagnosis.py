@@ -1,13 +1,20 @@
 """From a fitted model and its data to a diagnosis."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pullback.plots.training import curves_of
-from pullback.reporting.checks import Diagnosis, Measures, judge
-from pullback.reporting.evidence import Evidence, gather
+from pullback.reporting.checks import Diagnosis, Measures
+from pullback.reporting.distances import (
+    WORST_CONDITION,
+    flatness_measures,
+    ruler_measures,
+    stability_measures,
+)
+from pullback.reporting.evidence import Evidence, check_model, gather
 from pullback.reporting.measures import (
     active_dims,
     condition_numbers,
@@ -17,11 +24,11 @@ from pullback.reporting.measures import (
     unexplained_share,
 )
 from pullback.reporting.pairs import Paths, choose_pairs, compare_paths
+from pullback.reporting.verdicts import judge
 from pullback.validation import check_whole
 
 NEIGHBOURHOOD_ROWS = 2000
-CONDITION_ROWS = 1000
-WORST_CONDITION = 1e12
+METRIC_ROWS = 1000
 
 
 def diagnose(
@@ -31,9 +38,14 @@ def diagnose(
     labels: Any = None,
     n_geodesics: int = 8,
     max_points: int = 2000,
+    others: Sequence[Any] = (),
     random_state: int = 0,
 ) -> Diagnosis:
     """Check a fitted model against its data, from its reconstruction to its geodesics.
+
+    Neighbourhoods are compared by trustworthiness and, with the two spaces exchanged, continuity (Venna and
+    Kaski 2006); the metric by its condition number, its distance from its mean and its distortion (as in
+    `flatness`); distances on the map with geodesic ones by stress and correlation (as in `geodesic_stress`).
 
     Args:
         model: a fitted estimator (`VAE`, `Autoencoder`).
@@ -41,6 +53,8 @@ def diagnose(
         labels: one label a row; geodesics then join typical samples of different classes.
         n_geodesics: how many pairs to join.
         max_points: rows that are sampled for what is measured row by row.
+        others: the same model trained again (another ``random_state``), on the same data; distances are then
+            checked for how much they vary from one training to the next (as in `distance_stability`).
         random_state: seed of the sample.
 
     Returns:
@@ -58,8 +72,12 @@ def diagnose(
         5
     """
     check_whole("n_geodesics", n_geodesics)
+    if not isinstance(others, Sequence):
+        raise TypeError(f"others: expected a list of fitted models, got {type(others).__name__}")
+    for other in others:
+        check_model(other)
     evidence = gather(model, X, labels=labels, max_points=max_points, random_state=random_state)
-    return measure(evidence, join(evidence, n_geodesics))
+    return measure(evidence, join(evidence, n_geodesics), others, X)
 
 
 def join(evidence: Evidence, n_geodesics: int) -> Paths | None:
@@ -74,13 +92,19 @@ def join(evidence: Evidence, n_geodesics: int) -> Paths | None:
     return compare_paths(evidence.metric, codes[rows], pairs) if pairs else None
 
 
-def measure(evidence: Evidence, paths: Paths | None) -> Diagnosis:
-    """Compute all numbers and judge them."""
+def measure(evidence: Evidence, paths: Paths | None, others: Sequence[Any] = (), X: Any = None) -> Diagnosis:
+    """Compute all numbers and judge them; with ``others``, models trained on X, their stability as well."""
     x, z = evidence.x, evidence.shown_codes
     a, b = x / evidence.unit_scale, evidence.y / evidence.unit_scale
-    near = np.random.default_rng(evidence.random_state).permutation(len(x))[:NEIGHBOURHOOD_ROWS]
+    random = np.random.default_rng(evidence.random_state)
+    near = random.permutation(len(x))[:NEIGHBOURHOOD_ROWS]
     trust, continuity, neighbours = neighbourhoods(a[near], z[near])
-    conditions = condition_numbers(evidence.metric, z[:CONDITION_ROWS])
+    some = z[near[:METRIC_ROWS]]
+    conditions = condition_numbers(evidence.metric, some)
+    regular = some[conditions < WORST_CONDITION]
+    stability: dict[str, Any] = {"stability": None, "trainings": 0, "stability_pairs": 0}
+    if others:
+        stability = stability_measures(evidence, others, X, random)
     history = getattr(evidence.model, "history_", {})
     curves = curves_of(history)
     d = z.shape[1]
@@ -99,6 +123,10 @@ def measure(evidence: Evidence, paths: Paths | None) -> Diagnosis:
             neighbours=neighbours,
             condition_number=float(conditions.mean()),
             condition_median=float(np.median(conditions)),
+            metric_rows=len(some),
+            **flatness_measures(evidence.metric, regular),
+            **ruler_measures(evidence.metric, regular, random),
+            **stability,
             off_data_share=coverage(evidence.codes),
             off_data_in_plane=d > 2,
             **_path_measures(paths),

@@ -56,6 +56,7 @@ def map_sections(evidence: Evidence, diagnosis: Diagnosis) -> tuple[list[Section
 
 
 def _facts(evidence: Evidence, diagnosis: Diagnosis) -> str:
+    m = diagnosis.measures
     finite = evidence.decades[np.isfinite(evidence.decades)]
     stretch = "none"
     if finite.size:
@@ -66,9 +67,15 @@ def _facts(evidence: Evidence, diagnosis: Diagnosis) -> str:
             "samples drawn": wording.thousands(len(evidence.rows)),
             "magnification": stretch,
             "condition": diagnosis["condition"].text.removeprefix("condition "),
+            "distortion (isometric: 1)": _two_digits(m.metric_distortion),
+            "correlation of ruler and geodesic": _two_digits(m.pearson),
             "area off the data": diagnosis["coverage"].text.removesuffix(" off the data"),
         }
     )
+
+
+def _two_digits(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2f}"
 
 
 def reconstruction_section(evidence: Evidence) -> tuple[Section, Figures]:

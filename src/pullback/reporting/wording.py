@@ -27,6 +27,8 @@ def checks_note(evidence: Evidence, diagnosis: Diagnosis) -> str:
         note += f"; what is measured row by row, on {thousands(shown)} of them, a random sample"
     if m.neighbourhood_rows < shown:
         note += f"; neighbourhoods on {thousands(m.neighbourhood_rows)}"
+    if m.metric_rows < shown:
+        note += f"; the metric on {thousands(m.metric_rows)}"
     return f"{note}."
 
 

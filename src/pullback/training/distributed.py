@@ -4,6 +4,7 @@ A run is distributed exactly where ``torchrun`` started it. Otherwise nothing of
 sum over processes is the identity, no process group exists.
 """
 
+import atexit
 import os
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -193,5 +194,17 @@ def make_engine(options: TrainingOptions, dtype: torch.dtype, *, unused: bool = 
         precision=precision,
         plugins=[TorchElasticEnvironment()],
     )
+    theirs = dist.is_initialized()
     fabric.launch()
+    if not theirs:
+        atexit.register(_leave_process_group)
     return Engine(fabric, Together(), fabric.device)
+
+
+def _leave_process_group() -> None:
+    """End the process group while Python is whole.
+
+    Its threads may still hold tensors; freed while the interpreter is torn down, those abort the process.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()

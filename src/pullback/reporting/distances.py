@@ -1,0 +1,94 @@
+"""Geodesic distances against the ruler's, and against those of other trainings."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from pullback.geometry import distance_stability, flatness, geodesic_stress
+from pullback.metrics import as_metric
+from pullback.plots.field import latent_tensor, light_metric
+from pullback.reporting.evidence import Evidence, check_model
+from pullback.reporting.measures import condition_numbers
+
+STRESS_PAIRS = 100
+STABILITY_PAIRS = 50
+# Without an embedding a geodesic takes second derivatives of the tensor: so many times fewer pairs.
+FEWER = 6
+WORST_CONDITION = 1e12
+
+
+def random_pairs(n: int, count: int, random: np.random.Generator) -> Int[np.ndarray, "k 2"]:
+    """At most ``count`` different pairs i < j of n rows."""
+    total = n * (n - 1) // 2
+    if total <= count:
+        return np.stack(np.triu_indices(n, 1), axis=1)
+    number = random.choice(total, count, replace=False, shuffle=False)
+    # The pairs that begin before row i are i (2n - i - 1) / 2.
+    row = np.floor((2 * n - 1 - np.sqrt((2 * n - 1.0) ** 2 - 8.0 * number)) / 2).astype(np.int64)
+    row -= row * (2 * n - row - 1) // 2 > number
+    row += (row + 1) * (2 * n - row - 2) // 2 <= number
+    return np.stack([row, number - row * (2 * n - row - 1) // 2 + row + 1], axis=1)
+
+
+def flatness_measures(metric: Any, codes: Float[np.ndarray, "n d"]) -> dict[str, float | None]:
+    """How far the metric is from the same everywhere, and from a multiple of the identity."""
+    names = ("metric_variance", "metric_distortion", "logdet_variance")
+    if len(codes) == 0:
+        return dict.fromkeys(names)
+    seen = flatness(metric, latent_tensor(metric, codes))
+    return dict(zip(names, (seen.variance, seen.distortion, seen.logdet_variance), strict=True))
+
+
+def ruler_measures(
+    metric: Any, codes: Float[np.ndarray, "n d"], random: np.random.Generator
+) -> dict[str, float | int | None]:
+    """Stress and correlations over random pairs; None where there are no two different codes."""
+    unknown: dict[str, float | int | None] = dict.fromkeys(("stress", "pearson", "spearman"))
+    unknown |= {"stress_pairs": 0, "stress_certified": 0}
+    pairs = random_pairs(len(codes), _fitting(STRESS_PAIRS, metric), random)
+    if len(pairs) < 2 or not (codes[pairs[:, 0]] != codes[pairs[:, 1]]).any():
+        return unknown
+    z = latent_tensor(metric, codes)
+    seen = geodesic_stress(metric, z, torch.from_numpy(pairs), data=z if z.shape[1] == 2 else None)
+    return {
+        "stress": seen.stress,
+        "pearson": _finite(seen.pearson),
+        "spearman": _finite(seen.spearman),
+        "stress_pairs": len(pairs),
+        "stress_certified": int(seen.converged.sum()),
+    }
+
+
+def stability_measures(
+    evidence: Evidence, others: Sequence[Any], X: Any, random: np.random.Generator
+) -> dict[str, float | int | None]:
+    """Coefficient of variation of distances over a model and others trained on the same data."""
+    metrics, codes = [evidence.metric], [evidence.shown_codes]
+    for other in others:
+        check_model(other)
+        found = np.asarray(other.transform(X), dtype=np.float64)
+        metrics.append(light_metric(other.metric(dtype=torch.float64)))
+        codes.append(found[evidence.rows])
+    pairs = random_pairs(len(evidence.rows), _fitting(STABILITY_PAIRS, *metrics), random)
+    for metric, z in zip(metrics, codes, strict=True):
+        regular = [condition_numbers(metric, z[column]) < WORST_CONDITION for column in pairs.T]
+        pairs = pairs[regular[0] & regular[1]]
+    common = {"trainings": len(metrics), "stability_pairs": len(pairs)}
+    if len(pairs) == 0:
+        return {"stability": None, **common}
+    z = [latent_tensor(metric, part) for metric, part in zip(metrics, codes, strict=True)]
+    ends = [[part[pairs[:, side]] for part in z] for side in (0, 1)]
+    data = z if all(part.shape[1] == 2 for part in z) else None
+    return {"stability": distance_stability(metrics, *ends, data=data).variation, **common}
+
+
+def _fitting(count: int, *metrics: Any) -> int:
+    return count if all(as_metric(metric).embedding is not None for metric in metrics) else count // FEWER
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,40 @@
+"""What the solver returns where it does not converge."""
+
+import torch
+
+from pullback.geometry import curve_length, geodesic
+from pullback.geometry.reference import Sphere
+from pullback.metrics import PullbackMetric, from_tensor
+
+SPHERE = PullbackMetric(Sphere().embedding)
+
+
+def torn(z: torch.Tensor) -> torch.Tensor:
+    wall = torch.where(z[:, 0].abs() < 0.3, torch.nan, 1.0)
+    return torch.eye(2, dtype=z.dtype) * wall[:, None, None].to(z)
+
+
+def test_a_curve_without_a_certificate_is_never_longer_than_its_line(dtype):
+    """Across the pole of the chart the shortest way leads through infinity."""
+    a = torch.tensor([[0.87, -3.7], [-1.8, -1.8], [0.1, 0.2]], dtype=dtype)
+    b = torch.tensor([[-0.13, 2.57], [1.08, 0.89], [0.3, -0.2]], dtype=dtype)
+    for metric in (SPHERE, from_tensor(Sphere().tensor, 2)):
+        path = geodesic(metric, a, b)
+        t = torch.linspace(0, 1, 65, dtype=dtype)[:, None]
+        line = curve_length(metric, torch.lerp(a[:, None], b[:, None], t))
+        assert bool(path.converged[2])
+        assert (path.length <= line * (1 + 1e-4)).all()
+        assert torch.isfinite(path.points).all()
+        assert torch.isfinite(path.velocity_start).all()
+        lost = ~path.converged
+        assert (path.residual[lost] > 1e-6).all()
+        assert torch.equal(path.points[:, 0], a)
+        assert torch.equal(path.points[:, -1], b)
+
+
+def test_pairs_of_which_no_start_stays_in_the_domain_spoil_no_other():
+    z = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+    path = geodesic(from_tensor(torn, 2), z[[0, 1]], z[[1, 2]], starts=("line", "graph"))
+    assert path.converged.tolist() == [False, True]
+    assert torch.isfinite(path.points).all()
+    assert path.message.startswith("1 of 2 curves not converged: 1 left the domain")
