@@ -47,7 +47,9 @@ MOVING: dict[str, Callable[[int, int], Ambient]] = {
     "NegativeBinomial": lambda n, p: ambient.NegativeBinomial(2.0),
     "Categorical": lambda n, p: ambient.Categorical(),
     "LearnedGaussian": lambda n, p: ambient.LearnedGaussian(),
-    "LowRank of z": lambda n, p: ambient.LowRank(lambda z: torch.sin(z.sum(1)[:, None, None] + torch.ones(p, 4))),
+    "LowRank of z": lambda n, p: ambient.LowRank(
+        lambda z: torch.sin(z.sum(1)[:, None, None] + torch.ones(p, 4))
+    ),
 }
 
 

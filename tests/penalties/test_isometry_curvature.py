@@ -51,9 +51,15 @@ def test_against_the_dense_hessian(d: int, with_reference: bool, weight: float) 
 def test_loewner_lies_above_the_hessian(seed: int, d: int) -> None:
     J, H, K = (draw(4, 6, *(d,) * k, seed=seed + k) for k in (1, 2, 3))
     H = (H + H.mT) / 2
-    K = sum(K.permute(0, 1, *order) for order in [(2, 3, 4), (2, 4, 3), (3, 2, 4), (3, 4, 2), (4, 2, 3), (4, 3, 2)])
+    K = sum(
+        K.permute(0, 1, *order)
+        for order in [(2, 3, 4), (2, 4, 3), (3, 2, 4), (3, 4, 2), (4, 2, 3), (4, 3, 2)]
+    )
     target, penalty = Jet(None, J, H, K), IsometryPenalty()
-    exact, upper = penalty.curvature(target, kind="hessian").dense(), penalty.curvature(target, kind="loewner")
+    exact, upper = (
+        penalty.curvature(target, kind="hessian").dense(),
+        penalty.curvature(target, kind="loewner"),
+    )
     gap = upper.dense() - exact
     assert torch.linalg.eigvalsh((gap + gap.mT) / 2)[0] >= -1e-12 * upper.dense().abs().max()
 
@@ -82,7 +88,11 @@ def test_solves_and_determinants(kind: str) -> None:
 
 def test_indefinite_determinants_have_their_sign() -> None:
     for seed in range(8):
-        blocks, factors, core = draw(4, 3, 3, seed=seed), draw(12, 2, seed=seed + 50), draw(2, 2, seed=seed + 90)
+        blocks, factors, core = (
+            draw(4, 3, 3, seed=seed),
+            draw(12, 2, seed=seed + 50),
+            draw(2, 2, seed=seed + 90),
+        )
         B = BlockPlusLowRank(blocks + blocks.mT, factors, core + core.mT, definite=False)
         sign, size = torch.linalg.slogdet(B.dense())
         found = B.logdet()

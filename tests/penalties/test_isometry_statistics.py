@@ -73,7 +73,9 @@ def test_two_passes_over_batches_give_the_full_gradient(with_reference: bool) ->
         total = one if total is None else total.merge(one)
     sums = [torch.zeros_like(parameter) for parameter in parameters]
     for part in z.split(5):
-        for s, slope in zip(sums, torch.autograd.grad(penalty.surrogate(part, total), parameters), strict=True):
+        for s, slope in zip(
+            sums, torch.autograd.grad(penalty.surrogate(part, total), parameters), strict=True
+        ):
             s += slope
     for found, whole in zip(sums, expected, strict=True):
         assert relative(found, whole) <= 1e-12

@@ -25,11 +25,13 @@ from pullback.penalties import (
 def test_a_missing_derivative_is_named() -> None:
     J, H, v = draw(3, 4, 2), draw(3, 4, 2, 2), draw(3, 2)
     penalty = IsometryPenalty()
-    with pytest.raises(MissingJetError, match=r"grad_target needs the second jet \(n, p, d, d\); only the first"):
+    with pytest.raises(
+        MissingJetError, match=r"grad_target needs the second jet \(n, p, d, d\); only the first"
+    ):
         penalty.grad_target(Jet(None, J))
-    with pytest.raises(MissingJetError, match="hvp needs the third jet.*only the first and second"):
+    with pytest.raises(MissingJetError, match=r"hvp needs the third jet.*only the first and second"):
         penalty.hvp(Jet(None, J, H), v)
-    with pytest.raises(MissingJetError, match="value needs the first jet.*none is there.*decoder="):
+    with pytest.raises(MissingJetError, match=r"value needs the first jet.*none is there.*decoder="):
         penalty.value(draw(3, 2))
     with pytest.raises(MissingJetError, match="third"):
         penalty.curvature(Jet(None, J, H), kind="loewner")
@@ -110,7 +112,7 @@ def test_a_radial_source() -> None:
     assert relative(by_source.hvp(z, v), by_decoder.hvp(z, v)) <= 1e-12
     bare = DuchonRadialSource(source.centers, source.coefficients)
     partial = IsometryPenalty(source=bare)
-    with pytest.raises(MissingJetError, match="needs the first jet.*only the second is there"):
+    with pytest.raises(MissingJetError, match=r"needs the first jet.*only the second is there"):
         partial.grad_target(z)
     slope = partial.grad_target(z, jet=Jet(None, source.jet(z).jacobian))
     assert relative(slope, by_source.grad_target(z)) <= 1e-13
@@ -135,12 +137,32 @@ INFINITE = J.clone()
 INFINITE[1, 0, 0] = float("inf")
 LOW = ambient.LowRank
 BAD = [
-    (lambda: IsometryPenalty(ambient=LOW(draw(2, 3, 3))).value(Jet(None, J)), ValueError, r"n=3, p=4.*\(2, 3, 3\)"),
-    (lambda: IsometryPenalty(ambient=LOW(draw(3, 3))).value(Jet(None, J)), ValueError, "pass a factor U, not W"),
+    (
+        lambda: IsometryPenalty(ambient=LOW(draw(2, 3, 3))).value(Jet(None, J)),
+        ValueError,
+        r"n=3, p=4.*\(2, 3, 3\)",
+    ),
+    (
+        lambda: IsometryPenalty(ambient=LOW(draw(3, 3))).value(Jet(None, J)),
+        ValueError,
+        "pass a factor U, not W",
+    ),
     (lambda: IsometryPenalty(ambient=ambient.Diagonal(torch.ones(3))).value(Jet(None, J)), ValueError, "p=4"),
-    (lambda: IsometryPenalty(ambient=ambient.Bernoulli()).value(Jet(None, J)), TypeError, "moves with the point"),
-    (lambda: IsometryPenalty().grad_target(Jet(None, J, H[:2])), ValueError, r"hessian: expected \(3, 4, 2, 2\)"),
-    (lambda: IsometryPenalty().value(draw(5, 2), jet=Jet(None, J)), ValueError, r"target \(5, 2\), got \(3, 4, 2\)"),
+    (
+        lambda: IsometryPenalty(ambient=ambient.Bernoulli()).value(Jet(None, J)),
+        TypeError,
+        "moves with the point",
+    ),
+    (
+        lambda: IsometryPenalty().grad_target(Jet(None, J, H[:2])),
+        ValueError,
+        r"hessian: expected \(3, 4, 2, 2\)",
+    ),
+    (
+        lambda: IsometryPenalty().value(draw(5, 2), jet=Jet(None, J)),
+        ValueError,
+        r"target \(5, 2\), got \(3, 4, 2\)",
+    ),
     (lambda: IsometryPenalty().value(Jet(None, J[0])), ValueError, r"jacobian: expected \(n, p, d\)"),
     (lambda: IsometryPenalty().grad_target(Jet(None, J, NOT_FINITE)), ValueError, "hessian.*row 2"),
     (lambda: IsometryPenalty().evaluate(Jet(None, J, NOT_FINITE)), ValueError, "hessian.*row 2"),
@@ -157,9 +179,21 @@ BAD = [
     (lambda: IsometryPenalty(float("inf")), ValueError, "weight"),
     (lambda: IsometryPenalty(reference=torch.zeros(2, 3)), ValueError, "reference: expected"),
     (lambda: IsometryPenalty(reference=torch.tensor([[1.0, 1], [0, 1]])), ValueError, "symmetric"),
-    (lambda: IsometryPenalty(reference=-torch.eye(2), reference_scale="normalize"), ValueError, "positive mean"),
-    (lambda: IsometryPenalty(reference=torch.eye(3)).value(Jet(None, J)), ValueError, r"reference: expected \(2, 2\)"),
-    (lambda: IsometryPenalty().hvp(Jet(None, J, H, draw(3, 4, 2, 2, 2)), draw(2, 2)), ValueError, "v: expected"),
+    (
+        lambda: IsometryPenalty(reference=-torch.eye(2), reference_scale="normalize"),
+        ValueError,
+        "positive mean",
+    ),
+    (
+        lambda: IsometryPenalty(reference=torch.eye(3)).value(Jet(None, J)),
+        ValueError,
+        r"reference: expected \(2, 2\)",
+    ),
+    (
+        lambda: IsometryPenalty().hvp(Jet(None, J, H, draw(3, 4, 2, 2, 2)), draw(2, 2)),
+        ValueError,
+        "v: expected",
+    ),
     (lambda: IsometryPenalty().value(Jet(None, J), torch.zeros(2)), ValueError, "rho: expected one"),
     (lambda: IsometryPenalty().value(Jet(None, J), 1000.0), ValueError, "rho"),
     (lambda: IsometryPenalty().value(draw(6)), ValueError, "reshape"),

@@ -37,7 +37,9 @@ def test_two_atoms_by_quadrature() -> None:
     u = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
     h = -u * u.log() - (1 - u) * torch.log1p(-u)
     for lam in (0.0, 1.0, 10.0, 50.0):
-        assert log_partition(at(lam), 2).item() == pytest.approx(torch.exp(-lam * h).mean().log().item(), abs=1e-6)
+        assert log_partition(at(lam), 2).item() == pytest.approx(
+            torch.exp(-lam * h).mean().log().item(), abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("K", [1, 2, 5, 20])
@@ -53,20 +55,25 @@ def test_bounds_convexity_and_the_flat_prior(K: int) -> None:
 
 
 def draw_simplex(n: int, K: int, lam: float, seed: int) -> Tensor:
-    """Exact draws by the recursion's own stick-breaking factors, inverted on a grid."""
+    """Exact draws by the recursion's own stick-breaking factors, inverted on a grid of cells."""
     generator = torch.Generator().manual_seed(seed)
-    grid = torch.linspace(0, 1, 4001, dtype=torch.float64)[1:-1]
-    h2 = -grid * grid.log() - (1 - grid) * torch.log1p(-grid)
-    stick, rows = torch.full((n,), float(lam), dtype=torch.float64), []
-    left = torch.ones(n, dtype=torch.float64)
+    cells, table = 1000, torch.linspace(0, lam, 4001, dtype=torch.float64)
+    u = (torch.arange(cells, dtype=torch.float64) + 0.5) / cells
+    h2 = -u * u.log() - (1 - u) * torch.log1p(-u)
+    strength, left = torch.full((n,), float(lam), dtype=torch.float64), torch.ones(n, dtype=torch.float64)
+    rows = []
     for k in range(K, 1, -1):
-        log = (k - 2) * torch.log1p(-grid) - stick.unsqueeze(1) * h2
-        log = log + log_partition(stick.unsqueeze(1) * (1 - grid), k - 1)
-        weight = torch.softmax(log, 1).cumsum(1)
-        where = torch.searchsorted(weight, torch.rand(n, 1, generator=generator, dtype=torch.float64))
-        u = grid[where.squeeze(1).clamp(max=len(grid) - 1)]
-        rows.append(left * u)
-        left, stick = left * (1 - u), stick * (1 - u)
+        known = log_partition(table, k - 1)
+        place = strength.unsqueeze(1) * (1 - u) * (len(table) - 1) / lam
+        low = place.long().clamp(max=len(table) - 2)
+        log = (k - 2) * torch.log1p(-u) - strength.unsqueeze(1) * h2
+        log = log + torch.lerp(known[low], known[low + 1], place - low)
+        chance = torch.softmax(log, 1).cumsum(1)
+        cell = torch.searchsorted(chance, torch.rand(n, 1, generator=generator, dtype=torch.float64))
+        within = torch.rand(n, generator=generator, dtype=torch.float64)
+        share = (cell.squeeze(1).clamp(max=cells - 1) + within) / cells
+        rows.append(left * share)
+        left, strength = left * (1 - share), strength * (1 - share)
     return torch.stack([*rows, left], 1)
 
 

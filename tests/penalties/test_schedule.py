@@ -73,12 +73,16 @@ def test_strength_is_the_weight_times_the_exponential() -> None:
     assert found.dtype == torch.float64
     (slope,) = torch.autograd.grad(found, rho)
     assert slope.item() == pytest.approx(3 * math.exp(0.5))
-    several = strengths(torch.tensor([1.0, 0.0, -2.0]).double(), torch.tensor([0.1, 999.0, 0.3]), torch.zeros(1))
+    several = strengths(
+        torch.tensor([1.0, 0.0, -2.0]).double(), torch.tensor([0.1, 999.0, 0.3]), torch.zeros(1)
+    )
     assert several.dtype == torch.float32
     assert several.tolist() == pytest.approx([math.exp(0.1), 0.0, -2 * math.exp(0.3)])
 
 
-@pytest.mark.parametrize(("rho", "dtype"), [(701.0, torch.float64), (86.0, torch.float32), (math.nan, torch.float64)])
+@pytest.mark.parametrize(
+    ("rho", "dtype"), [(701.0, torch.float64), (86.0, torch.float32), (math.nan, torch.float64)]
+)
 def test_strengths_out_of_range_are_refused(rho: float, dtype: torch.dtype) -> None:
     with pytest.raises(ValueError, match=r"rho: expected \|ln"):
         strength(1.0, rho, dtype)

@@ -1,10 +1,9 @@
 """Penalties with exact gradients, Hessian products, curvature that can be solved with, and strengths."""
 
 from pullback.penalties.ard import ARDPenalty
-from pullback.penalties.block_low_rank import BlockPlusLowRank, SignedLogDet
+from pullback.penalties.block_low_rank import BlockPlusLowRank, DiagonalPlusLowRank, SignedLogDet
 from pullback.penalties.block_orthogonality import BlockOrthogonalityPenalty
 from pullback.penalties.decoder_incoherence import DecoderIncoherencePenalty
-from pullback.penalties.diagonal_low_rank import DiagonalPlusLowRank
 from pullback.penalties.duchon import DuchonRadialSource
 from pullback.penalties.errors import (
     DegenerateMetricError,

@@ -166,9 +166,8 @@ class DuchonRadialSource:
 
 def _summed(parts: Tensor, c: Tensor) -> Tensor:
     """Σ_k parts_k c_ki: (n, m, d, ..), (m, p) -> (n, p, d, ..)."""
-    n, m = parts.shape[:2]
-    flat = parts.reshape(n, m, -1)
-    return (c.mT @ flat).view(n, c.shape[1], *parts.shape[2:])
+    n = parts.shape[0]
+    return (c.mT @ parts.flatten(2)).view(n, c.shape[1], *parts.shape[2:])
 
 
 def _possible_order(order: int, m: int, d: int) -> int:

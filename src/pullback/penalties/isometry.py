@@ -14,6 +14,7 @@ from pullback.penalties.block_low_rank import BlockPlusLowRank
 from pullback.penalties.decoder_metric import pulled_metric
 from pullback.penalties.errors import UnnormalisedPriorError
 from pullback.penalties.evidence import Evidence
+from pullback.penalties.gauge import check_reference, reference_rows
 from pullback.penalties.isometry_curvature import (
     CurvatureKind,
     assemble,
@@ -24,7 +25,6 @@ from pullback.penalties.isometry_evaluation import IsometryEvaluation, is_plain,
 from pullback.penalties.isometry_preparation import Preparation, Prepared, jacobian_of, zeros_for
 from pullback.penalties.jet_supply import JetSource, Supply, explain_not_finite
 from pullback.penalties.protocol import Tier
-from pullback.penalties.reference import check_reference, reference_rows
 from pullback.penalties.sampled_gauge import (
     Estimator,
     Reduce,

@@ -13,10 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pullback.linalg import positive_part
 from pullback.penalties.block_low_rank import BlockPlusLowRank
 from pullback.penalties.evidence import Evidence
 from pullback.penalties.gauge import Gauge, changed_residual, changed_sensitivity
-from pullback.penalties.spectral import positive_part
 
 CurvatureKind = Literal["gauss_newton", "hessian", "loewner"]
 

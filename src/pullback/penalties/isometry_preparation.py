@@ -11,9 +11,8 @@ from torch import Tensor
 from pullback.jets import Jet, jet
 from pullback.penalties.errors import DegenerateMetricError
 from pullback.penalties.evidence import DecoderAt, Evidence, GivenJet
-from pullback.penalties.gauge import Gauge, gauge
+from pullback.penalties.gauge import Gauge, gauge, reference_rows
 from pullback.penalties.jet_supply import Supply, as_points, explain_not_finite
-from pullback.penalties.reference import reference_rows
 from pullback.validation import check_finite
 
 logger = logging.getLogger(__name__)

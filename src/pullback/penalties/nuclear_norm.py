@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from pullback.linalg import widened
 from pullback.penalties.schedule import Number
-from pullback.penalties.spectral import wide
 from pullback.penalties.target import Strength, TargetPenalty
 from pullback.validation import check_positive
 
@@ -46,7 +46,7 @@ class NuclearNormPenalty(TargetPenalty):
 
     def _spectrum(self, T: Tensor) -> tuple[Tensor, Tensor]:
         """√(s² + ε²) and the right singular vectors, in float64."""
-        values, Q = torch.linalg.eigh(wide(T).mT @ wide(T))
+        values, Q = torch.linalg.eigh(widened(T).mT @ widened(T))
         return torch.sqrt(values.clamp_min(0) + self.eps**2), Q
 
     def _inverse_root(self, T: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class NuclearNormPenalty(TargetPenalty):
         return ((Q / f) @ Q.mT).to(T)
 
     def _value(self, T: Tensor, w: Strength) -> Tensor:
-        values = torch.linalg.eigvalsh(wide(T).mT @ wide(T)).clamp_min(0)
+        values = torch.linalg.eigvalsh(widened(T).mT @ widened(T)).clamp_min(0)
         # s²/(f + ε) instead of f - ε, which cancels for small s
         return (w * (values / (torch.sqrt(values + self.eps**2) + self.eps)).sum()).to(T.dtype)
 
@@ -63,11 +63,11 @@ class NuclearNormPenalty(TargetPenalty):
 
     def _hessian(self, T: Tensor, V: Tensor, w: Strength) -> Tensor:
         f, Q = self._spectrum(T)
-        product = wide(V).mT @ wide(T)
+        product = widened(V).mT @ widened(T)
         rotated = Q.mT @ (product + product.mT) @ Q
         divided = -1 / (f.unsqueeze(1) * f * (f.unsqueeze(1) + f))
         inner = Q @ (rotated * divided) @ Q.mT
-        return (w * (wide(V) @ (Q / f) @ Q.mT + wide(T) @ inner)).to(T)
+        return (w * (widened(V) @ (Q / f) @ Q.mT + widened(T) @ inner)).to(T)
 
     def _majorizer(self, T: Tensor, V: Tensor, w: Strength) -> Tensor:
         """w V (TᵀT + ε²)^{-1/2}: the tangent of the concave square root."""

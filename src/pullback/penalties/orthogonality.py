@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from pullback.linalg import positive_part
 from pullback.penalties.schedule import Number
-from pullback.penalties.spectral import positive_part
 from pullback.penalties.target import Strength, TargetPenalty
 from pullback.validation import check_positive
 

@@ -17,8 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullback.jets import directional_jet
-from pullback.penalties.gauge import check_mean, traces
-from pullback.penalties.reference import eye_like
+from pullback.penalties.gauge import check_mean, eye_like, traces
 from pullback.penalties.weighting import embedding, unwhiten, whiten
 from pullback.typing import Ambient, Map
 

@@ -8,11 +8,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from pullback.penalties.diagonal_low_rank import DiagonalPlusLowRank
+from pullback.penalties.block_low_rank import DiagonalPlusLowRank
 from pullback.penalties.gershgorin import absolute_row_sums, soft_row_sums, split_product
 from pullback.penalties.normalizer import log_partition
 from pullback.penalties.schedule import Number, Scheduled
-from pullback.penalties.softmax_kernel import fused
 from pullback.penalties.softmax_rows import (
     Assignments,
     assign,
@@ -21,6 +20,7 @@ from pullback.penalties.softmax_rows import (
     diagonal,
     fisher_logit_derivative,
     fisher_metric,
+    fused,
     hessian_logit_derivative,
     hessian_product,
 )

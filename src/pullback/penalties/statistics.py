@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullback.linalg import widened
 from pullback.penalties.gauge import check_mean, gauge, minus_identity, traces
-from pullback.penalties.spectral import wide
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class IsometryStatistics:
         metric: Float[Tensor, "n d d"], reference: Float[Tensor, "*n d d"] | None = None
     ) -> "IsometryStatistics":
         """Statistics of metrics (n, d, d), against I or a reference (d, d) or (n, d, d)."""
-        g = wide(metric)
+        g = widened(metric)
         n, d = g.shape[:2]
         rows, count = g.new_tensor(float(n)), g.new_tensor(float(n * d))
         mean = traces(g).sum() / (n * d) if n else g.new_zeros(())
