@@ -15,10 +15,11 @@ from pullback.penalties.harmonic_roughness import HarmonicRoughnessPenalty
 from pullback.penalties.isometry import IsometryEvaluation, IsometryPenalty
 from pullback.penalties.ivae_ridge import IvaeRidgeMeanGaugePenalty
 from pullback.penalties.jet_supply import factor_from_flat, jet_from_flat
-from pullback.penalties.latent_sampling import LatentPolicy, sample_latents
+from pullback.penalties.latent_sampling import LatentPolicy, LatentSampling
 from pullback.penalties.nested_prefix import NestedPrefixPenalty
 from pullback.penalties.normalizer import log_partition
 from pullback.penalties.nuclear_norm import NuclearNormPenalty
+from pullback.penalties.options import options_of
 from pullback.penalties.ordered_beta_bernoulli import OrderedBetaBernoulliPenalty
 from pullback.penalties.orthogonality import OrthogonalityPenalty
 from pullback.penalties.protocol import Penalty, SumPenalty
@@ -43,6 +44,7 @@ __all__ = [
     "IsometryStatistics",
     "IvaeRidgeMeanGaugePenalty",
     "LatentPolicy",
+    "LatentSampling",
     "MissingJetError",
     "NestedPrefixPenalty",
     "NuclearNormPenalty",
@@ -60,5 +62,5 @@ __all__ = [
     "factor_from_flat",
     "jet_from_flat",
     "log_partition",
-    "sample_latents",
+    "options_of",
 ]

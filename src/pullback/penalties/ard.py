@@ -1,11 +1,12 @@
 """Automatic relevance determination: one precision a coordinate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from pullback.penalties.schedule import Numbers, common_weight, shares
 from pullback.penalties.strength import Rho, strengths
 from pullback.penalties.target import Strength, TargetPenalty
 from pullback.validation import check_positive, check_whole
@@ -35,28 +36,25 @@ class ARDPenalty(TargetPenalty):
     kind: ClassVar[str] = "ard"
     row_block_diagonal: ClassVar[bool] = True
     convex: ClassVar[bool] = True
+    proportional: ClassVar[bool] = False
 
     def __init__(
         self,
         latent_dim: int,
-        weight: float | int | Sequence[float | int] | Callable[[int], float] = 1.0,
+        weight: Numbers = 1.0,
         *,
         schedule: Callable[[int], float] | None = None,
         name: str | None = None,
     ):
         check_whole("latent_dim", latent_dim)
-        shared = not isinstance(weight, Sequence)
-        super().__init__(
-            weight if shared else 1.0,  # type: ignore[arg-type]
-            dim=int(latent_dim),
-            schedule=schedule,
-            name=name,
-        )
-        ones = torch.ones(latent_dim, dtype=torch.float64)
-        self._shares = ones if shared else torch.tensor(list(weight), dtype=torch.float64)  # type: ignore[arg-type]
-        if self._shares.shape != (latent_dim,):
-            raise ValueError(f"weight: expected {latent_dim} numbers, got {len(self._shares)}")
-        check_positive("weight", self.weight * self._shares)
+        super().__init__(common_weight(weight), dim=int(latent_dim), schedule=schedule, name=name)
+        self._part_weights = shares("weight", weight, int(latent_dim))
+        check_positive("weight", self.weight * self._part_weights)
+
+    @property
+    def latent_dim(self) -> int | None:
+        """d."""
+        return self.dim
 
     @property
     def rho_count(self) -> int:
@@ -65,7 +63,7 @@ class ARDPenalty(TargetPenalty):
         return self.dim
 
     def _strength(self, rho: Rho, T: Tensor) -> Strength:
-        return strengths((self.weight * self._shares).to(T.device, torch.float64), rho, T)
+        return strengths((self.weight * self._part_weights).to(T.device, torch.float64), rho, T)
 
     def _halves(self, T: Tensor, w: Strength) -> Tensor:
         return w * T.square().sum(0) / 2
@@ -87,9 +85,6 @@ class ARDPenalty(TargetPenalty):
 
     def _majorizer_diagonal(self, T: Tensor, w: Strength) -> Tensor:
         return self._hessian_diagonal(T, w)
-
-    def _majorizer(self, T: Tensor, V: Tensor, w: Strength) -> Tensor:
-        return w * V
 
     def log_normalizer(self, rho: Rho, n: int) -> Tensor:
         """0: the value holds it."""

@@ -48,6 +48,7 @@ class HarmonicRoughnessPenalty(TargetPenalty):
         if given is None or (harmonics is not None and row_weights is not None) or given.ndim != 1:
             raise ValueError("harmonics: expected either harmonics (n,) or row_weights (n,)")
         check_positive("harmonics" if row_weights is None else "row_weights", given, zero=True)
+        self.harmonics = None
         self.row_weights = given.double() ** 4 if row_weights is None else given
 
     def _strength(self, rho: Rho, T: Tensor) -> Strength:
@@ -69,9 +70,6 @@ class HarmonicRoughnessPenalty(TargetPenalty):
 
     def _majorizer_diagonal(self, T: Tensor, w: Strength) -> Tensor:
         return self._hessian_diagonal(T, w)
-
-    def _majorizer(self, T: Tensor, V: Tensor, w: Strength) -> Tensor:
-        return self._hessian(T, V, w)
 
     def log_normalizer(self, rho: Rho, n: int) -> Tensor:
         """-½ rank · ln μ, rank = d · (rows with ω > 0).

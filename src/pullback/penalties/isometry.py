@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pullback.ambient import Euclidean
+from pullback.ambient import Euclidean, Gaussian
 from pullback.jets import Jet
 from pullback.penalties.block_low_rank import BlockPlusLowRank
 from pullback.penalties.decoder_metric import pulled_metric
@@ -24,6 +24,8 @@ from pullback.penalties.isometry_curvature import (
 from pullback.penalties.isometry_evaluation import IsometryEvaluation, is_plain, quick_evaluation
 from pullback.penalties.isometry_preparation import Preparation, Prepared, jacobian_of, zeros_for
 from pullback.penalties.jet_supply import JetSource, Supply, explain_not_finite
+from pullback.penalties.latent_sampling import LatentPolicy, LatentSampling
+from pullback.penalties.options import written
 from pullback.penalties.protocol import Tier
 from pullback.penalties.sampled_gauge import (
     Estimator,
@@ -35,7 +37,7 @@ from pullback.penalties.sampled_gauge import (
 from pullback.penalties.schedule import Number, Scheduled
 from pullback.penalties.statistics import IsometryStatistics
 from pullback.penalties.strength import Rho, strength
-from pullback.typing import Ambient, Map
+from pullback.typing import Ambient, Likelihood, Map
 from pullback.validation import check_choice, check_points, check_whole
 
 Strength = Tensor | float
@@ -69,6 +71,8 @@ class IsometryPenalty:
             "auto": exact up to 16 latent dimensions; `estimator_for` tells.
         probes: random vectors a row for "hutchinson".
         latent_dim: d, for flat targets that no jet comes with.
+        latents: where a training step asks for the gauge: "codes", "mixtures" of two codes, "both", or a
+            `LatentSampling` that also says how many.
         name: what a history calls it.
     Raises:
         ValueError: see the messages. MissingJetError: a derivative that nobody gave.
@@ -83,6 +87,7 @@ class IsometryPenalty:
     tier: Tier = "psi"
     row_block_diagonal = False
     rho_count = 1
+    proportional = True
 
     def __init__(
         self,
@@ -100,6 +105,7 @@ class IsometryPenalty:
         estimator: Estimator = "auto",
         probes: int = 1,
         latent_dim: int | None = None,
+        latents: LatentPolicy | LatentSampling = "codes",
         name: str | None = None,
     ):
         check_choice("missing", missing, ("raise", "zero"))
@@ -111,7 +117,11 @@ class IsometryPenalty:
             raise TypeError(f"decoder: expected a map (n, d) -> (n, p), got {type(decoder).__name__}")
         self._weight = Scheduled("weight", weight, schedule)
         self.reference = check_reference(reference, reference_scale)
-        self._supply = Supply(decoder, source, Euclidean() if ambient is None else ambient, missing)
+        self.reference_scale, self._ambient = reference_scale, ambient
+        self.decoder, self.source, self.missing, self.degenerate = decoder, source, missing, degenerate
+        self.latent_dim = latent_dim
+        self.latents = latents if isinstance(latents, LatentSampling) else LatentSampling(latents)
+        self._supply = Supply(decoder, source, self.ambient, missing)
         self._preparation = Preparation(self.reference, degenerate, latent_dim)
         self.reduction: Reduction = reduction
         self.estimator: Estimator = estimator
@@ -126,7 +136,18 @@ class IsometryPenalty:
     @property
     def ambient(self) -> Ambient:
         """The metric of data space."""
-        return self._supply.ambient
+        return Euclidean() if self._ambient is None else self._ambient
+
+    def ambient_of(self, likelihood: Likelihood) -> Ambient:
+        """The metric of data space in a model: the Fisher metric of its likelihood where none was chosen.
+
+        That of a normal with one σ is Euclidean up to its scale, which the penalty does not see.
+        """
+        if self._ambient is not None:
+            return self._ambient
+        found = likelihood.ambient()
+        one_scale = isinstance(found, Gaussian) and torch.as_tensor(found.sigma).numel() == 1
+        return Euclidean() if one_scale else found
 
     # the penalty of a target
 
@@ -288,6 +309,7 @@ class IsometryPenalty:
         z: Tensor,
         rho: Rho = 0.0,
         *,
+        ambient: Ambient | None = None,
         reduction: Reduction | None = None,
         reduce: Reduce | None = None,
         generator: torch.Generator | None = None,
@@ -300,6 +322,7 @@ class IsometryPenalty:
             decoder: a module or function, (n, d) -> (n, p).
             z: points, (n, d).
             rho: log-strength.
+            ambient: the metric of data space; None is the penalty's own.
             reduction: "sum" or "mean" over rows; None is the penalty's own.
             reduce: sum over processes with gradient, where ``z`` are one process's rows; the result is that
                 of all rows. With one reference a row, they are this process's.
@@ -309,15 +332,16 @@ class IsometryPenalty:
         check_points("z", z)
         if z.shape[0] == 0 and reduce is None:
             return z.new_zeros(())
+        ambient = self.ambient if ambient is None else ambient
         reference = reference_rows(self.reference, *z.shape)
         if self.estimator_for(z.shape[1]) == "exact":
-            metric = pulled_metric(decoder, z, self.ambient)
+            metric = pulled_metric(decoder, z, ambient)
             square, rows = exact_square(metric, reference, reduce)
         else:
             square, rows = probed_square(
                 decoder,
                 z,
-                self.ambient,
+                ambient,
                 reference,
                 probes=self.probes,
                 reduce=reduce,
@@ -419,4 +443,4 @@ class IsometryPenalty:
         return result.reshape(like.shape) if isinstance(like, Tensor) else result
 
     def __repr__(self) -> str:
-        return f"IsometryPenalty(weight={self.weight}, ambient={type(self.ambient).__name__})"
+        return written(self)

@@ -76,9 +76,6 @@ class IvaeRidgeMeanGaugePenalty(TargetPenalty):
     def _hessian(self, T: Tensor, V: Tensor, w: Strength) -> Tensor:
         return w * self._unexplained(V)
 
-    def _majorizer(self, T: Tensor, V: Tensor, w: Strength) -> Tensor:
-        return self._hessian(T, V, w)
-
     def _hessian_diagonal(self, T: Tensor, w: Strength) -> Tensor:
         X, solved = self._regression(T)
         return (w * (1 - (X * solved.mT).sum(1, keepdim=True))).expand_as(T)

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from pullback.penalties.schedule import Numbers, common_weight, shares
 from pullback.penalties.strength import Rho, strengths
 from pullback.penalties.target import Strength, TargetPenalty
 from pullback.validation import check_positive, check_whole
@@ -40,7 +41,7 @@ class NestedPrefixPenalty(TargetPenalty):
     def __init__(
         self,
         prefix_sizes: Sequence[int],
-        weight: float | int | Sequence[float | int] | Callable[[int], float] = 1.0,
+        weight: Numbers = 1.0,
         *,
         eps: float | int = 1e-6,
         dim: int | None = None,
@@ -52,12 +53,8 @@ class NestedPrefixPenalty(TargetPenalty):
         if not prefix_sizes or any(a >= b for a, b in pairwise(prefix_sizes)):
             raise ValueError(f"prefix_sizes: expected increasing sizes, got {list(prefix_sizes)}")
         check_positive("eps", eps)
-        shared = not isinstance(weight, Sequence)
-        super().__init__(weight if shared else 1.0, dim=dim, schedule=schedule, name=name)  # type: ignore[arg-type]
-        if not shared and len(weight) != len(prefix_sizes):  # type: ignore[arg-type]
-            raise ValueError(f"weight: expected {len(prefix_sizes)} numbers, got {len(weight)}")  # type: ignore[arg-type]
-        ones = torch.ones(len(prefix_sizes), dtype=torch.float64)
-        self._shares = ones if shared else torch.tensor(list(weight), dtype=torch.float64)  # type: ignore[arg-type]
+        super().__init__(common_weight(weight), dim=dim, schedule=schedule, name=name)
+        self._part_weights = shares("weight", weight, len(prefix_sizes))
         self.prefix_sizes, self.eps = tuple(int(size) for size in prefix_sizes), float(eps)
 
     @property
@@ -68,7 +65,7 @@ class NestedPrefixPenalty(TargetPenalty):
     def _strength(self, rho: Rho, T: Tensor) -> Strength:
         if T.shape[1] < self.prefix_sizes[-1]:
             raise ValueError(f"target: expected at least {self.prefix_sizes[-1]} columns, got {T.shape[1]}")
-        return strengths((self.weight * self._shares).to(T.device, torch.float64), rho, T)
+        return strengths((self.weight * self._part_weights).to(T.device, torch.float64), rho, T)
 
     def _members(self, T: Tensor) -> Tensor:
         """1 where prefix k holds column i, (k, d)."""

@@ -1,13 +1,19 @@
 """Numbers that change with the step: ramps of strengths and temperatures."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
+
+import torch
+from torch import Tensor
 
 from pullback.validation import check_choice, check_positive
 
 Number = float | int | Callable[[int], float]
 """A number, or a function of the step that gives one."""
+
+Numbers = float | int | Sequence[float | int] | Callable[[int], float]
+"""A number or schedule for all parts of a penalty, or one number a part."""
 
 LONGEST = 10**6
 """Steps that a schedule is defined for."""
@@ -100,7 +106,7 @@ class Scheduled:
 
     Attributes:
         now: the present number.
-        schedule: what it follows, or None.
+        given: what it was made from: a number, or the schedule that it follows.
     """
 
     def __init__(self, name: str, number: Number, schedule: Callable[[int], float] | None = None):
@@ -109,15 +115,37 @@ class Scheduled:
         if schedule is not None and not callable(schedule):
             raise TypeError(f"{name}: expected a function of the step, got {schedule!r}")
         self.schedule = schedule
-        start = getattr(schedule, "iter_count", 0)
-        self.now = float(schedule(start)) if schedule is not None else float(number)  # type: ignore[arg-type]
+        self.given: Number = number if schedule is None else schedule
+        self.now = self.at(getattr(schedule, "iter_count", 0))
         if not math.isfinite(self.now):
             raise ValueError(f"{name}: expected a finite number, got {self.now}")
+
+    def at(self, step: int) -> float:
+        """The number at a step, which changes nothing."""
+        return float(self.given if self.schedule is None else self.schedule(step))  # type: ignore[arg-type]
 
     def advance(self, step: int) -> None:
         """Take the schedule's number at ``step``; a schedule that counts goes on from there."""
         if self.schedule is None:
             return
-        self.now = float(self.schedule(step))
+        self.now = self.at(step)
         if isinstance(self.schedule, ScalarWeightSchedule):
             self.schedule.iter_count = step + 1
+
+
+def common_weight(weight: Numbers) -> Number:
+    """What all parts of a penalty share: the weight, or 1 where each part has its own."""
+    return 1.0 if isinstance(weight, Sequence) else weight
+
+
+def shares(name: str, weight: Numbers, parts: int) -> Tensor:
+    """Factor of each part, (parts,) float64: its own weight, or 1 where they share one.
+
+    Raises:
+        ValueError: another number of weights.
+    """
+    if not isinstance(weight, Sequence):
+        return torch.ones(parts, dtype=torch.float64)
+    if len(weight) != parts:
+        raise ValueError(f"{name}: expected {parts} numbers, got {len(weight)}")
+    return torch.tensor(list(weight), dtype=torch.float64)

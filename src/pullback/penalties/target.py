@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pullback.penalties.errors import UnnormalisedPriorError
+from pullback.penalties.options import written
 from pullback.penalties.protocol import Tier
 from pullback.penalties.schedule import Number, Scheduled
 from pullback.penalties.strength import Rho, strength
@@ -73,7 +74,9 @@ class TargetPenalty(ABC):
     tier: ClassVar[Tier] = "psi"
     row_block_diagonal: ClassVar[bool] = False
     convex: ClassVar[bool] = False
-    """Whether the Hessian is its own majorizer."""
+    """Whether the Hessian is positive semi-definite, so that it serves as its own majorizer."""
+    proportional: ClassVar[bool] = True
+    """Whether the value is the weight times something that the weight does not enter."""
 
     def __init__(
         self,
@@ -198,12 +201,14 @@ class TargetPenalty(ABC):
     def _gradient(self, T: Tensor, w: Strength) -> Tensor:
         """Its gradient."""
 
-    @abstractmethod
-    def _majorizer(self, T: Tensor, V: Tensor, w: Strength) -> Tensor:
-        """The positive semi-definite operator, w >= 0."""
-
     def _hessian(self, T: Tensor, V: Tensor, w: Strength) -> Tensor:
         return double_backward(lambda at: self._value(at, w), T, V)
+
+    def _majorizer(self, T: Tensor, V: Tensor, w: Strength) -> Tensor:
+        """The positive semi-definite operator, w >= 0; where the Hessian is not, each penalty has its own."""
+        if not self.convex:
+            raise NotImplementedError(f"{self.kind}: neither convex nor with a majorizer of its own")
+        return self._hessian(T, V, w)
 
     def _hessian_diagonal(self, T: Tensor, w: Strength) -> Tensor | None:
         return None
@@ -215,4 +220,4 @@ class TargetPenalty(ABC):
         return self._value(T, w).reshape(1)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(weight={self.weight})"
+        return written(self)
