@@ -17,8 +17,15 @@ from pullback.jets.gemm import linear_rows, times_transposed
 from pullback.jets.state import start
 from pullback.jets.tail import split, tail_matrix
 from pullback.jets.taylor import layers_of, propagate
+from pullback.penalties.chain_metric import chain_metric
 from pullback.penalties.weighting import check_fits, embedding, is_constant, whiten
 from pullback.typing import Ambient, Map
+
+
+def trained_metric(decoder: Map, z: Float[Tensor, "n d"], ambient: Ambient) -> Float[Tensor, "n d d"]:
+    """`pulled_metric` for a training step, which may be differentiable only once."""
+    quick = chain_metric(decoder, z) if isinstance(ambient, Euclidean) else None
+    return pulled_metric(decoder, z, ambient) if quick is None else quick
 
 
 def pulled_metric(decoder: Map, z: Float[Tensor, "n d"], ambient: Ambient) -> Float[Tensor, "n d d"]:

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pullback.ambient import Euclidean, Gaussian
+from pullback.ambient import Euclidean
 from pullback.jets import Jet
 from pullback.penalties.block_low_rank import BlockPlusLowRank
-from pullback.penalties.decoder_metric import pulled_metric
+from pullback.penalties.decoder_metric import trained_metric
 from pullback.penalties.errors import UnnormalisedPriorError
 from pullback.penalties.evidence import Evidence
 from pullback.penalties.gauge import check_reference, reference_rows
@@ -37,7 +37,7 @@ from pullback.penalties.sampled_gauge import (
 from pullback.penalties.schedule import Number, Scheduled
 from pullback.penalties.statistics import IsometryStatistics
 from pullback.penalties.strength import Rho, strength
-from pullback.typing import Ambient, Likelihood, Map
+from pullback.typing import Ambient, Map
 from pullback.validation import check_choice, check_points, check_whole
 
 Strength = Tensor | float
@@ -58,8 +58,8 @@ class IsometryPenalty:
     Args:
         weight: w of the strength μ = sign(w) exp(ln|w| + rho), a number or a schedule.
         reference: Gref, (d, d) or one a row (n, d, d), symmetric; None is the identity.
-        ambient: the metric W of data space (`pullback.ambient`); None is Euclidean. Pass the object that
-            weights the likelihood, and the two cannot disagree.
+        ambient: the metric W of data space (`pullback.ambient`); None is Euclidean, and in training the
+            Fisher metric of the model's likelihood, so that gauge and likelihood cannot disagree.
         reference_scale: "as_given", or "normalize" to divide the reference by its mean trace a dimension.
         decoder: a `Map`; recommended, because its derivatives are never out of date.
         source: something with ``jet(points, order)``, such as `DuchonRadialSource`.
@@ -138,16 +138,10 @@ class IsometryPenalty:
         """The metric of data space."""
         return Euclidean() if self._ambient is None else self._ambient
 
-    def ambient_of(self, likelihood: Likelihood) -> Ambient:
-        """The metric of data space in a model: the Fisher metric of its likelihood where none was chosen.
-
-        That of a normal with one σ is Euclidean up to its scale, which the penalty does not see.
-        """
-        if self._ambient is not None:
-            return self._ambient
-        found = likelihood.ambient()
-        one_scale = isinstance(found, Gaussian) and torch.as_tensor(found.sigma).numel() == 1
-        return Euclidean() if one_scale else found
+    @property
+    def chosen_ambient(self) -> Ambient | None:
+        """The metric of data space as it was given; where none was, training takes the likelihood's own."""
+        return self._ambient
 
     # the penalty of a target
 
@@ -314,7 +308,7 @@ class IsometryPenalty:
         reduce: Reduce | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """P of a decoder at points, for a training loss: differentiable to both.
+        """P of a decoder at points, for a training loss: differentiable to both, possibly once only.
 
         A batch has a ḡ of its own: another objective than that of all data, scale-free as well.
 
@@ -329,13 +323,13 @@ class IsometryPenalty:
             generator: for the random vectors of the "hutchinson" estimator.
         Returns: a scalar; `estimator_for` says whether it is exact.
         """
-        check_points("z", z)
+        check_points("z", z, finite=False)
         if z.shape[0] == 0 and reduce is None:
             return z.new_zeros(())
         ambient = self.ambient if ambient is None else ambient
         reference = reference_rows(self.reference, *z.shape)
         if self.estimator_for(z.shape[1]) == "exact":
-            metric = pulled_metric(decoder, z, ambient)
+            metric = trained_metric(decoder, z, ambient)
             square, rows = exact_square(metric, reference, reduce)
         else:
             square, rows = probed_square(

@@ -60,12 +60,25 @@ class LatentSampling:
         check_points("codes", codes, finite=False)
         n = codes.shape[0]
         count = self._count(n)
-        if self.policy == "both":
-            first = (count + 1) // 2
-            return torch.cat([_drawn(codes, first, generator), self._mixed(codes, count - first, generator)])
-        if self.policy == "mixtures":
-            return self._mixed(codes, count, generator)
-        return codes if count == n else _drawn(codes, count, generator)
+        alone = {"codes": count, "mixtures": 0, "both": (count + 1) // 2}[self.policy]
+        if alone == n or n == 0:
+            return codes
+        where = codes.device if generator is None else generator.device
+        mixed = count - alone
+        index = torch.cat(
+            [
+                torch.randperm(n, generator=generator, device=where)[:alone],
+                torch.randint(n, (2 * mixed,), generator=generator, device=where),
+            ]
+        )
+        rows = codes.index_select(0, index.to(codes.device))
+        if not mixed:
+            return rows
+        share = torch.rand(mixed, 1, generator=generator, device=where, dtype=codes.dtype).to(codes.device)
+        single, first, second = rows.split([alone, mixed, mixed])
+        low, high = self.mix
+        joined = torch.lerp(first, second, low + (high - low) * share)
+        return torch.cat([single, joined]) if alone else joined
 
     def _count(self, n: int) -> int:
         if self.rows is None:
@@ -73,19 +86,3 @@ class LatentSampling:
         if isinstance(self.rows, float):
             return max(1, round(self.rows * n)) if n else 0
         return min(self.rows, n)
-
-    def _mixed(self, codes: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-        n = codes.shape[0]
-        if n == 0:
-            return codes[:0]
-        where = generator.device if generator is not None else codes.device
-        pairs = torch.randint(n, (2, count), generator=generator, device=where).to(codes.device)
-        share = torch.rand(count, 1, generator=generator, device=where, dtype=codes.dtype).to(codes.device)
-        low, high = self.mix
-        return torch.lerp(codes[pairs[0]], codes[pairs[1]], low + (high - low) * share)
-
-
-def _drawn(codes: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    where = generator.device if generator is not None else codes.device
-    order = torch.randperm(codes.shape[0], generator=generator, device=where)[:count]
-    return codes[order.to(codes.device)]

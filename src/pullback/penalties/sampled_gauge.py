@@ -10,11 +10,12 @@ estimate.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from pullback.jets import directional_jet
 from pullback.penalties.gauge import check_mean, eye_like, traces
@@ -40,10 +41,32 @@ def exact_square(
     metric: Float[Tensor, "n d d"], reference: Float[Tensor, "*n d d"] | None, reduce: Reduce | None
 ) -> tuple[Tensor, Tensor]:
     """Σ ‖R‖² over all rows of all processes, and their number."""
+    wanted = eye_like(reference, metric)
+    if reduce is None:
+        return _Square.apply(metric, wanted), metric.new_tensor(float(metric.shape[0]))  # type: ignore[return-value]
     mean, rows = _mean(traces(metric).sum(), metric.shape[0], metric.shape[1], reduce)
-    residual = metric / mean - eye_like(reference, metric)
-    square = residual.square().sum()
-    return (square if reduce is None else reduce(square)), rows
+    return reduce((metric / mean - wanted).square().sum()), rows
+
+
+class _Square(torch.autograd.Function):
+    """Σ ‖g/ḡ - Gref‖² of one process as one node, whose adjoint is 2 A: once differentiable."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, wanted: Tensor) -> Tensor:  # type: ignore[override]
+        mean = g.diagonal(dim1=1, dim2=2).mean()
+        check_mean(mean)
+        residual = torch.sub(g / mean, wanted)
+        square = residual.square().sum()
+        projection = square + (residual * wanted).sum()
+        slope = residual.mul_(2 / mean)
+        slope.diagonal(dim1=1, dim2=2).sub_(2 * projection / (mean * g.shape[0] * g.shape[1]))
+        ctx.save_for_backward(slope)
+        return square
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> Any:
+        return ctx.saved_tensors[0] * scale, None
 
 
 def probed_square(

@@ -13,10 +13,13 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from pullback.ambient import Euclidean
+from pullback.models import Gaussian
 from pullback.penalties import IsometryPenalty, SumPenalty, TargetPenalty
 from pullback.penalties.options import at_unit_weight, weight_at, written
 from pullback.penalties.schedule import LONGEST
 from pullback.training.distributed import Reduce
+from pullback.typing import Ambient, Map
 
 OWN = (IsometryPenalty, TargetPenalty, SumPenalty)
 STEPS = (0, 1, 10, 100, 1000, 10**4, 10**5, LONGEST - 1)
@@ -47,6 +50,16 @@ class Scored:
     z: Tensor
     codes: Tensor
     library: float | None
+
+    def space(self, penalty: IsometryPenalty) -> tuple[Map, Ambient]:
+        """The map into data space and the metric there, shared with the likelihood.
+
+        A normal with one σ is Euclidean up to a scale that the gauge does not see.
+        """
+        likelihood, chosen = self.model.likelihood, penalty.chosen_ambient
+        if isinstance(likelihood, Gaussian) and likelihood.scale not in ("per_feature", "network"):
+            return self.model.decoder, Euclidean() if chosen is None else chosen
+        return self.model.embedding_map(self.library), likelihood.ambient() if chosen is None else chosen
 
 
 @dataclass(frozen=True)
@@ -98,10 +111,11 @@ def gauge_term(penalty: IsometryPenalty, at: Scored, reduce: Reduce, generator: 
     """½ Σ ‖R‖² a row, at the points that the penalty's ``latents`` draws; each process scores its share."""
     points = penalty.latents.draw(reduce.gather(at.z), generator)
     alone = reduce.size == 1
+    embedding, ambient = at.space(penalty)
     return penalty.penalize(
-        at.model.embedding_map(at.library),
+        embedding,
         points if alone else points[reduce.rank :: reduce.size],
-        ambient=penalty.ambient_of(at.model.likelihood),
+        ambient=ambient,
         reduction="mean",
         reduce=None if alone else reduce,
         generator=generator,
