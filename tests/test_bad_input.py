@@ -23,6 +23,15 @@ DROPOUT = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
 WIDE = torch.zeros(4, 3)
 ACCELERATION = pb.tangential_acceleration
 BOX = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+JET = pb.Jet(None, torch.ones(4, 3, 2))
+JET2 = pb.Jet(None, torch.ones(4, 3, 2), torch.ones(4, 3, 2, 2))
+INFINITE = pb.Jet(None, torch.full((4, 3, 2), INF))
+FLAT = pb.Jet(None, torch.zeros(4, 3, 2))
+LOW_RANK = pb.IsometryPenalty(ambient=pb.ambient.LowRank(torch.ones(5, 2)))
+SOFTMAX = pb.SoftmaxAssignmentSparsityPenalty(k_atoms=2)
+SLOPE = SOFTMAX.row_dense_hessian_logit_derivative
+RAMP = pb.ScalarWeightSchedule(0.0, 1.0, "linear", steps=3)
+PRIOR = pb.UnnormalisedPriorError
 DEFAULT = pb.Autoencoder("two", progress=False)
 TABLE = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
 COUNTS = np.random.default_rng(0).poisson(3.0, size=(40, 5)).astype(np.float32)
@@ -136,6 +145,30 @@ CASES: list[Case] = [
         ValueError,
         "ends: expected codes for each of 2",
     ),
+    # penalties
+    ("IsometryPenalty: jet", lambda: pb.IsometryPenalty().value(POINTS), pb.MissingJetError, "decoder="),
+    ("IsometryPenalty: factor", lambda: LOW_RANK.value(JET), ValueError, "pass a factor U, not W"),
+    ("IsometryPenalty: flat", lambda: pb.IsometryPenalty().value(FLAT), pb.DegenerateMetricError, "vanish"),
+    ("IsometryPenalty: inf", lambda: pb.IsometryPenalty().value(INFINITE), ValueError, "jacobian: expected"),
+    ("IsometryPenalty: rho", lambda: pb.IsometryPenalty().value(JET, 999.0), ValueError, "rho: expected"),
+    ("IsometryPenalty: latents", lambda: pb.IsometryPenalty(latents="all"), ValueError, "policy: expected"),
+    ("IsometryPenalty: GN", lambda: pb.IsometryPenalty(-1.0).curvature(JET2), ValueError, "'loewner'"),
+    ("IsometryPenalty: prior", lambda: pb.IsometryPenalty().log_normalizer(0, 3), PRIOR, "schedule"),
+    ("Softmax: temperature", lambda: pb.SoftmaxAssignmentSparsityPenalty(0.0), ValueError, "temperature"),
+    ("Softmax: NaN", lambda: SOFTMAX.value(spoiled(NAN)), ValueError, "NaN or +inf in row 1"),
+    ("Softmax: +inf", lambda: SOFTMAX.value(spoiled(INF)), ValueError, "NaN or +inf in row 1"),
+    ("Softmax: -inf", lambda: SOFTMAX.value(POINTS - INF), ValueError, "-inf only in row 0"),
+    ("Softmax: atoms", lambda: pb.SoftmaxAssignmentSparsityPenalty(k_atoms=0), ValueError, "k_atoms"),
+    ("Softmax: width", lambda: SOFTMAX.value(WIDE), ValueError, "expected (n, 2)"),
+    ("Softmax: atom", lambda: SLOPE(POINTS, 1.0, 2), IndexError, "0 .. 1"),
+    ("Softmax: scale", lambda: SOFTMAX.row_dense_hessian(POINTS, INF), ValueError, "scale: expected"),
+    ("ScalarWeightSchedule: kind", lambda: pb.ScalarWeightSchedule(0, 1, "cubic"), ValueError, "'linear'"),
+    ("ScalarWeightSchedule: step", lambda: RAMP(-1), ValueError, "it: expected"),
+    ("DuchonRadialSource: rows", lambda: pb.DuchonRadialSource(POINTS, WIDE[:3]), ValueError, "row a centre"),
+    ("LatentSampling: rows", lambda: pb.LatentSampling(rows=2.0), ValueError, "at most 1.0"),
+    ("ARDPenalty: weight", lambda: pb.ARDPenalty(2, -1.0), ValueError, "weight: expected"),
+    ("SumPenalty: members", lambda: pb.SumPenalty([3]), TypeError, "members: expected penalties"),
+    ("VAE: penalties", lambda: vae(penalties=[3]).fit(TABLE), TypeError, "penalties: expected objects"),
     # estimators
     ("VAE: NaN", lambda: vae().fit(spoiled_table(NAN)), ValueError, "NaN"),
     ("VAE: inf", lambda: vae().fit(spoiled_table(INF)), ValueError, "infinity"),

@@ -152,6 +152,13 @@ def fit(
     epochs: Annotated[int | None, typer.Option(help="Most passes over the data.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows of a gradient step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    isometry: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of an isometry penalty (nats a row; a third of the number of features is a start): "
+            "distances of the latent space become those of the data."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Makes the fit repeatable.")] = 0,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda ...")] = None,
     option: Annotated[
@@ -193,6 +200,7 @@ def fit(
         batch_size=batch_size,
         lr=lr,
         device=device,
+        penalties=None if isometry is None else [pb.IsometryPenalty(isometry, latents="both")],
     )
     _fit_and_report(
         data, reading, chosen, settings, out, overwrite, quiet, as_json, resume=resume, report=report

@@ -96,7 +96,7 @@ def _product(a: Float[Tensor, "m n h"], b: Float[Tensor, "m n k"]) -> Float[Tens
 
 class _ChainMetric(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, chain: Chain, *parameters: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, z: Tensor, chain: Chain, *parameters: Any) -> Tensor:  # type: ignore[override]
         n, d = z.shape
         stack: Tensor | None = None
         kept: list[Tensor] = []
