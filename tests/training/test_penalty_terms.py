@@ -96,7 +96,7 @@ def test_the_metric_of_data_space_is_the_likelihoods() -> None:
 
 
 def test_counts_are_decoded_to_one_library() -> None:
-    net = model(NegativeBinomial("shared", library="observed"))
+    net = model(NegativeBinomial("per_feature", library="observed", n_features=12))
     term = Objective(net, penalties=[IsometryPenalty()], library=50.0)(X).terms["isometry"]
     embedding = net.embedding_map(50.0)
     expected = IsometryPenalty(ambient=net.likelihood.ambient(), reduction="mean")
