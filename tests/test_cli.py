@@ -50,6 +50,15 @@ def test_fit_writes_the_model_its_codes_and_a_report(run: Path) -> None:
     assert np.array_equal(model.embedding_, codes[["z1", "z2"]].to_numpy())
 
 
+def test_fit_with_an_isometry_penalty_keeps_it_with_the_model(table: Path, tmp_path: Path) -> None:
+    words = ["fit", str(table), "-o", str(tmp_path / "run"), "--label", "kind", "--id", "cell", "-q", *QUICK]
+    assert main([*words, "--isometry", "0.5", "--no-report"]) == 0
+    model = pb.load(tmp_path / "run")
+    (penalty,) = model.penalties
+    assert (penalty.kind, penalty.weight, penalty.latents.policy) == ("isometry", 0.5, "both")
+    assert len(model.history_["isometry"]) == model.n_epochs_
+
+
 def test_fit_says_what_it_found_as_json(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     words = [
         "fit",
