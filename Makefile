@@ -35,7 +35,7 @@ $(VENV)/.docs: $(VENV)/.dev
 .venv-peers/.made: pyproject.toml constraints-peers.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-peers.txt \
-		--editable . stochman gamfit pytest pytest-benchmark
+		--editable . stochman torchdiffeq gamfit pytest pytest-benchmark
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps latent-geometry==1.1.0
 	@touch $@
 

@@ -1,6 +1,7 @@
 """Sphinx configuration."""
 
 from pullback._version import __version__
+from pullback.data import available
 
 project = "pullback"
 author = "The pullback developers"
@@ -25,10 +26,14 @@ autodoc_member_order = "bysource"
 napoleon_google_docstring = True
 napoleon_use_rtype = False
 
+# An example of a data set that is not installed is shown without being run.
+_needs = {"plot_hsmm": "hsmm", "plot_pbmc": "pbmc68k"}
+_absent = [example for example, name in _needs.items() if not available()[name]]
+
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "gallery",
-    "filename_pattern": r"plot_",
+    "filename_pattern": rf"^(?!.*(?:{'|'.join(_absent)})\.py$).*plot_" if _absent else r"plot_",
     "abort_on_example_error": True,
     "show_memory": False,
     "download_all_examples": False,

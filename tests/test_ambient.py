@@ -24,11 +24,13 @@ AMBIENTS = {
     "NegativeBinomial scalar": A.NegativeBinomial(2.5),
     "Categorical": A.Categorical(3),
     "LearnedGaussian": A.LearnedGaussian(),
+    "LearnedNegativeBinomial": A.LearnedNegativeBinomial(),
 }
+CURVED = ("LearnedGaussian", "LearnedNegativeBinomial")
 
 
 def outputs(name: str, dtype: torch.dtype = torch.float64, n: int = 4) -> torch.Tensor:
-    width = 6 if name == "LearnedGaussian" else 5
+    width = 6 if name in CURVED else 5
     return 2 * torch.randn(n, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(
         dtype
     )
@@ -55,7 +57,7 @@ def test_action_is_a_symmetric_positive_form_and_agrees_in_all_shapes(name, dtyp
     )
 
 
-@pytest.mark.parametrize("name", [name for name in AMBIENTS if name != "LearnedGaussian"])
+@pytest.mark.parametrize("name", [name for name in AMBIENTS if name not in CURVED])
 def test_flattening_pulls_the_flat_metric_back_to_w(name):
     """W(y) = (d phi)ᵀ (d phi), to 1e-13 (acceptance 13)."""
     ambient, y = AMBIENTS[name], outputs(name)
@@ -104,6 +106,95 @@ def test_action_is_the_fisher_information_summed_over_the_support(name):
     torch.testing.assert_close(fisher_by_summation(name, y), W, rtol=2e-12, atol=2e-13)
 
 
+def negative_binomial_scores(eta: float, log_theta: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities of counts and the scores with respect to (log μ, log θ), by summation over counts."""
+    y = torch.tensor([eta, log_theta], dtype=torch.float64).expand(400_000, 2).clone().requires_grad_()
+    x = torch.arange(len(y), dtype=torch.float64)
+    theta, ratio = torch.exp(y[:, 1]), y[:, 0] - y[:, 1]
+    log_p = (
+        torch.lgamma(x + theta)
+        - torch.lgamma(theta)
+        - torch.lgamma(x + 1)
+        + x * nn.functional.logsigmoid(ratio)
+        + theta * nn.functional.logsigmoid(-ratio)
+    )
+    (score,) = torch.autograd.grad(log_p.sum(), y)
+    return log_p.exp().detach(), score
+
+
+@pytest.mark.parametrize("mu", [0.02, 1.0, 30.0, 500.0])
+@pytest.mark.parametrize("theta", [0.05, 0.7, 4.0, 50.0])
+def test_learned_dispersion_is_the_fisher_information_summed_over_counts(mu, theta):
+    y = torch.tensor([[math.log(mu), math.log(theta)]], dtype=torch.float64)
+    p, score = negative_binomial_scores(*y[0].tolist())
+    assert p.sum().item() == pytest.approx(1, abs=1e-9)
+    information = score.mT @ (p.unsqueeze(1) * score)
+    weights = A.LearnedNegativeBinomial().apply(y, torch.ones_like(y))[0]
+    torch.testing.assert_close(information.diagonal(), weights, rtol=1e-7, atol=0)
+    assert abs(information[0, 1]) <= 1e-7 * weights.prod().sqrt()
+
+
+@pytest.mark.parametrize(
+    ("mu", "theta", "expected", "tolerance"),
+    [  # 40-digit quadrature of the beta integral
+        (1e-3, 1e4, 4.999499050161788e-15, 1e-12),
+        (1.0, 1.0, 0.08224052646501251, 1e-12),
+        (10.0, 0.1, 0.27455655748988655, 1e-11),
+        (1e4, 0.01, 0.1190552658562174, 1e-8),
+        (1e4, 1e-4, 0.0017403725381428495, 1e-7),
+        (1e4, 1e4, 0.12499583302087917, 1e-12),
+    ],
+)
+def test_information_about_the_dispersion_keeps_its_digits(mu, theta, expected, tolerance):
+    """θ² (ψ'(θ) - E ψ'(y+θ) - μ/(θ(μ+θ))), whose terms cancel to 1e-10 of their size in the first row."""
+    y = torch.tensor([[math.log(mu), math.log(theta)]], dtype=torch.float64)
+    seen = A.LearnedNegativeBinomial().apply(y, torch.ones_like(y))[0, 1].item()
+    assert seen == pytest.approx(expected, rel=tolerance, abs=0)
+    single = A.LearnedNegativeBinomial().apply(y.float(), torch.ones(1, 2))[0, 1].item()
+    assert single == pytest.approx(expected, rel=1e-4, abs=0)
+
+
+@pytest.mark.parametrize("name", CURVED)
+def test_weights_of_pairs_have_the_partial_derivatives_of_autograd(name):
+    u, v = (3 * torch.randn(50, generator=torch.Generator().manual_seed(k)).double() for k in (0, 1))
+    u.requires_grad_()
+    v.requires_grad_()
+    for weight in zip(*(AMBIENTS[name].pair_weights(u, v, order) for order in (0, 1, 2)), strict=True):
+        w, first, second = weight
+        assert (len(w), len(first), len(second)) == (1, 3, 6)
+
+        def gradient(value):
+            if not value.requires_grad:
+                return torch.zeros_like(u), torch.zeros_like(u)
+            found = torch.autograd.grad(value.sum(), (u, v), create_graph=True, allow_unused=True)
+            return [torch.zeros_like(u) if g is None else g for g in found]
+
+        w_u, w_v = gradient(w[0])
+        expected = (w[0], w_u, w_v, *gradient(w_u), gradient(w_v)[1])
+        for a, b in zip(second, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
+        for a, b in zip(first, expected[:3], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
+
+
+def test_pairs_need_an_even_number_of_outputs():
+    with pytest.raises(ValueError, match="y: expected an even number of outputs"):
+        A.LearnedNegativeBinomial().apply(torch.zeros(2, 3), torch.zeros(2, 3))
+
+
+def kl_of_learned_counts(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Σ_x p_a (log p_a - log p_b), by summation."""
+    x = torch.arange(20_000, dtype=torch.float64)[:, None, None]
+
+    def log_p(y):
+        eta, log_theta = y.chunk(2, dim=-1)
+        theta = log_theta.exp()
+        return torch.distributions.NegativeBinomial(theta, logits=eta - log_theta).log_prob(x)
+
+    p = log_p(a)
+    return (p.exp() * (p - log_p(b))).sum(0).sum(-1)
+
+
 def kl_of(name: str, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     D = torch.distributions
     if name == "Bernoulli":
@@ -114,6 +205,8 @@ def kl_of(name: str, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return D.kl_divergence(D.Normal(a, WEIGHT), D.Normal(b, WEIGHT)).sum(-1)
     if name == "Categorical":
         return 3 * D.kl_divergence(D.Categorical(logits=a), D.Categorical(logits=b))
+    if name == "LearnedNegativeBinomial":
+        return kl_of_learned_counts(a, b)
     if name == "LearnedGaussian":
         (ma, la), (mb, lb) = a.chunk(2, dim=-1), b.chunk(2, dim=-1)
         return D.kl_divergence(D.Normal(ma, la.exp()), D.Normal(mb, lb.exp())).sum(-1)
@@ -123,7 +216,7 @@ def kl_of(name: str, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "name", ["Gaussian", "Bernoulli", "Poisson", "NegativeBinomial", "Categorical", "LearnedGaussian"]
+    "name", ["Gaussian", "Bernoulli", "Poisson", "NegativeBinomial", "Categorical", *CURVED]
 )
 def test_twice_the_divergence_of_near_points_is_the_squared_length(name):
     """2 KL(y - Δ/2, y + Δ/2) / ds² within 1e-3 of 1 at |Δ| = 1e-3 (acceptance 13)."""

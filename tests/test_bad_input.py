@@ -19,9 +19,12 @@ NAN, INF = float("nan"), float("inf")
 POINTS = torch.zeros(4, 2)
 NET = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 3))
 METRIC = pb.PullbackMetric(NET)
+COUNTED = pb.ambient.LearnedNegativeBinomial()
+KINKED = pb.PullbackMetric(nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3)))
 DROPOUT = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
 WIDE = torch.zeros(4, 3)
 ACCELERATION = pb.tangential_acceleration
+CARRY = pb.parallel_transport
 BOX = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
 JET = pb.Jet(None, torch.ones(4, 3, 2))
 JET2 = pb.Jet(None, torch.ones(4, 3, 2), torch.ones(4, 3, 2, 2))
@@ -47,6 +50,11 @@ def spoiled_table(value: float) -> np.ndarray:
     table = TABLE.copy()
     table[3, 2] = value
     return table
+
+
+def centroid(**options: Any) -> pb.CentroidMetric:
+    good = {"centroids": POINTS, "factors": torch.zeros(4, 2, 2), "temperature": 1.0, "regularization": 0.1}
+    return pb.CentroidMetric(**(good | options))
 
 
 def vae(**options: Any) -> pb.VAE:
@@ -89,6 +97,21 @@ CASES: list[Case] = [
     ("EuclideanMetric: dim", lambda: pb.EuclideanMetric(0), ValueError, "dim"),
     ("PullbackMetric: decoder", lambda: pb.PullbackMetric(3), TypeError, "decoder"),
     ("PullbackMetric: train", lambda: pb.PullbackMetric(DROPOUT).tensor(POINTS), ValueError, "eval"),
+    ("SumMetric: empty", lambda: pb.SumMetric([]), ValueError, "metrics"),
+    ("SumMetric: weight", lambda: -1 * METRIC, ValueError, "weights: expected a finite number > 0"),
+    ("SumMetric: kind", lambda: METRIC + NET, TypeError, "wrap a decoder in PullbackMetric"),
+    ("SumMetric: dims", lambda: METRIC + pb.EuclideanMetric(3), ValueError, "one latent dimension"),
+    ("EnsembleMetric: empty", lambda: pb.EnsembleMetric([]), ValueError, "decoders"),
+    ("EnsembleMetric: kind", lambda: pb.EnsembleMetric([NET, 3]), TypeError, "decoders"),
+    ("ExpectedPullbackMetric: kind", lambda: pb.ExpectedPullbackMetric(NET, 1.0), TypeError, "scale"),
+    ("ConformalMetric: base", lambda: pb.ConformalMetric(NET, torch.sum), TypeError, "metric: expected"),
+    ("ConformalMetric: shape", lambda: pb.ConformalMetric(METRIC, NET).tensor(POINTS), ValueError, "factor"),
+    ("CentroidMetric: shapes", lambda: centroid(factors=WIDE), ValueError, "factors: expected (4, 2, 2)"),
+    ("CentroidMetric: NaN", lambda: centroid(centroids=spoiled(NAN)), ValueError, "centroids"),
+    ("CentroidMetric: temperature", lambda: centroid(temperature=0), ValueError, "temperature"),
+    ("CentroidMetric: regularization", lambda: centroid(regularization=0), ValueError, "regularization"),
+    ("CentroidMetric: reduction", lambda: centroid(reduction="max"), ValueError, "'mean', 'sum'"),
+    ("PullbackMetric: pairs", lambda: pb.PullbackMetric(NET, COUNTED).tensor(POINTS), ValueError, "even"),
     ("PullbackMetric: width", lambda: pb.magnification(METRIC, WIDE), ValueError, "expected"),
     # geometry
     ("geodesic: NaN", lambda: pb.geodesic(METRIC, POINTS, spoiled(NAN)), ValueError, "end: "),
@@ -100,6 +123,17 @@ CASES: list[Case] = [
     ("geodesic: metric", lambda: pb.geodesic(NET, POINTS, POINTS), TypeError, "wrap a decoder"),
     ("geodesic: strings", lambda: pb.geodesic(METRIC, "a", "b"), TypeError, "start: expected"),
     ("distance: lengths", lambda: pb.distance(METRIC, POINTS, POINTS[:3]), ValueError, "expected"),
+    ("certify: nodes", lambda: pb.certify(METRIC, POINTS), ValueError, "path: expected at least 5 nodes"),
+    ("certify: width", lambda: pb.certify(METRIC, torch.zeros(2, 9, 3)), ValueError, "path: expected"),
+    ("certify: metric", lambda: pb.certify(NET, torch.zeros(2, 9, 2)), TypeError, "metric: expected"),
+    ("certify: gap_tol", lambda: pb.certify(METRIC, torch.zeros(2, 9, 2), gap_tol=0), ValueError, "gap_tol"),
+    ("curvature: NaN", lambda: pb.curvature(METRIC, spoiled(NAN)), ValueError, "z: expected finite"),
+    ("curvature: width", lambda: pb.curvature(METRIC, WIDE), ValueError, "z: expected (n, 2)"),
+    ("curvature: metric", lambda: pb.curvature(NET, POINTS), TypeError, "metric: expected"),
+    ("curvature: kinks", lambda: pb.curvature(KINKED, POINTS, strict=True), ValueError, "ReLU at layer 1"),
+    ("christoffel: inf", lambda: pb.christoffel(METRIC, spoiled(INF)), ValueError, "z: expected finite"),
+    ("christoffel: rank", lambda: pb.christoffel(METRIC, torch.zeros(2)), ValueError, "z: expected"),
+    ("christoffel: metric", lambda: pb.christoffel(NET, POINTS), TypeError, "metric: expected"),
     ("curve_length: rank", lambda: pb.curve_length(METRIC, POINTS[0]), ValueError, "points"),
     ("curve_energy: one node", lambda: pb.curve_energy(METRIC, torch.zeros(1, 1, 2)), ValueError, "points"),
     ("magnification: NaN", lambda: pb.magnification(METRIC, spoiled(NAN)), ValueError, "z: expected finite"),
@@ -132,6 +166,13 @@ CASES: list[Case] = [
         "path_b: expected 1 paths",
     ),
     ("geodesic_stress: row", lambda: pb.geodesic_stress(METRIC, POINTS, [(0, 1), (0, 9)]), ValueError, "row"),
+    ("frechet_mean: weights", lambda: pb.frechet_mean(METRIC, POINTS, POINTS[:, 0] - 1), ValueError, "weigh"),
+    ("frechet_mean: none", lambda: pb.frechet_mean(METRIC, POINTS, POINTS[:, 0]), ValueError, "weights: "),
+    ("frechet_mean: NaN", lambda: pb.frechet_mean(METRIC, spoiled(NAN)), ValueError, "z: expected finite"),
+    ("geodesic_kmeans: k", lambda: pb.geodesic_kmeans(METRIC, POINTS, 0), ValueError, "n_clusters: expected"),
+    ("geodesic_kmeans: many", lambda: pb.geodesic_kmeans(METRIC, BOX, 3), ValueError, "n_clusters: expected"),
+    ("tangent_pca: width", lambda: pb.tangent_pca(METRIC, WIDE), ValueError, "z: expected"),
+    ("tangent_pca: count", lambda: pb.tangent_pca(METRIC, BOX, n_components=3), ValueError, "n_components"),
     ("geodesic_stress: one", lambda: pb.geodesic_stress(METRIC, POINTS, [(0, 1)]), ValueError, "two"),
     (
         "distance_stability: one",
@@ -169,6 +210,28 @@ CASES: list[Case] = [
     ("ARDPenalty: weight", lambda: pb.ARDPenalty(2, -1.0), ValueError, "weight: expected"),
     ("SumPenalty: members", lambda: pb.SumPenalty([3]), TypeError, "members: expected penalties"),
     ("VAE: penalties", lambda: vae(penalties=[3]).fit(TABLE), TypeError, "penalties: expected objects"),
+    ("exponential_map: shape", lambda: pb.exponential_map(METRIC, POINTS, WIDE), ValueError, "v: expected"),
+    ("exponential_map: NaN", lambda: pb.exponential_map(METRIC, POINTS, spoiled(NAN)), ValueError, "row 1"),
+    ("exponential_map: tol", lambda: pb.exponential_map(METRIC, POINTS, POINTS, tol=0), ValueError, "tol: "),
+    ("exponential_map: metric", lambda: pb.exponential_map(NET, POINTS, POINTS), TypeError, "wrap a decoder"),
+    ("logarithm_map: lengths", lambda: pb.logarithm_map(METRIC, POINTS, POINTS[:3]), ValueError, "b: expec"),
+    ("logarithm_map: inf", lambda: pb.logarithm_map(METRIC, spoiled(INF), POINTS), ValueError, "a: expected"),
+    ("logarithm_map: nodes", lambda: pb.logarithm_map(METRIC, POINTS, POINTS, nodes=6), ValueError, "nodes"),
+    ("parallel_transport: node", lambda: CARRY(METRIC, BOX[:1], BOX[0]), ValueError, "path: "),
+    ("parallel_transport: shape", lambda: CARRY(METRIC, BOX, WIDE[0]), ValueError, "v: expec"),
+    ("parallel_transport: NaN", lambda: CARRY(METRIC, BOX, BOX[0] * NAN), ValueError, "v: exp"),
+    (
+        "parallel_transport: method",
+        lambda: CARRY(METRIC, BOX, BOX[0], method="glue"),
+        ValueError,
+        "'pole_ladder'",
+    ),
+    (
+        "parallel_transport: ladder",
+        lambda: CARRY(METRIC, BOX, BOX[0], method="pole_ladder"),
+        ValueError,
+        "expected a Geodesic",
+    ),
     # estimators
     ("VAE: NaN", lambda: vae().fit(spoiled_table(NAN)), ValueError, "NaN"),
     ("VAE: inf", lambda: vae().fit(spoiled_table(INF)), ValueError, "infinity"),

@@ -152,6 +152,53 @@ def test_geodesic_joins_rows_by_name_and_number(
     assert np.allclose(paths[["z1", "z2"]].iloc[0], codes[3], atol=1e-6)
     assert np.allclose(paths[["z1", "z2"]].iloc[16], codes[9], atol=1e-6)
     assert {"gene0", "gene4"} <= set(paths.columns)
+    assert list(paths.columns[:9]) == [
+        "pair",
+        "node",
+        "t",
+        "z1",
+        "z2",
+        "length",
+        "converged",
+        "residual",
+        "gap",
+    ]
+    assert paths["length"].iloc[17:].unique() == pytest.approx([result["paths"][1]["length"]])
+    assert paths["converged"].all()
+    assert paths["residual"].max() <= 1e-6
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".json"])
+def test_geodesic_writes_tables_by_their_ending(run: Path, tmp_path: Path, ending: str) -> None:
+    out = tmp_path / f"paths{ending}"
+    assert main(["geodesic", str(run), "-o", str(out), "--pair", "0:1", "--nodes", "9"]) == 0
+    if ending == ".json":
+        found = json.loads(out.read_text())
+        assert np.asarray(found["z"]).shape == (9, 2)
+        assert found["converged"] == [True] * 9
+    else:
+        assert len(pd.read_parquet(out)) == 9
+
+
+@pytest.mark.parametrize("ending", [".png", ".pdf", ".svg"])
+def test_geodesic_draws_and_splits_its_paths(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, ending: str
+) -> None:
+    figure, shares = tmp_path / f"paths{ending}", tmp_path / "shares.csv"
+    words = ["geodesic", str(run), "-o", str(tmp_path / "paths.csv"), "--nodes", "17"]
+    words += ["--pair", "cell3:cell9", "--pair", "0:1", "--figure", str(figure), "--shares", str(shares)]
+    assert main(words) == 0
+    head = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}[ending]
+    assert figure.read_bytes().startswith(head)
+    table = pd.read_csv(shares)
+    assert list(table.columns) == ["pair", "feature", "energy", "share", "change", "total_variation"]
+    assert table.groupby("pair")["share"].sum().to_numpy() == pytest.approx([1.0, 1.0])
+    assert set(table["feature"]) == {f"gene{i}" for i in range(5)}
+    assert (table["change"].abs() <= table["total_variation"] + 1e-12).all()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("cell3:cell9: length ")
+    assert lines[0].endswith(", certified")
+    assert lines[-1] == f"figure: {figure}"
 
 
 def test_report_is_written_again(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -215,6 +262,19 @@ def snapshot(folder: Path) -> dict[str, bytes]:
         (["geodesic", "{run}", "-o", "{new}.csv", "--pair", "0:99"], 2, "'99'"),
         (["geodesic", "{run}", "-o", "{new}.csv", "--pair", "0-1"], 2, "FROM:TO"),
         (["geodesic", "{run}", "-o", "{new}.csv", "--pair", "0:1", "--nodes", "4"], 1, "nodes"),
+        (
+            ["geodesic", "{run}", "-o", "{new}.csv", "--pair", "0:1", "--figure", "{new}.gif"],
+            1,
+            ".png .pdf .svg",
+        ),
+        (["geodesic", "{run}", "-o", "{new}.csv", "--pair", "0:1", "--figure", "{new}/a.png"], 1, "folder"),
+        (["geodesic", "{run}", "-o", "{new}.csv", "--pair", "0:1", "--shares", "{new}.txt"], 1, ".csv"),
+        (
+            ["geodesic", "{run}", "-o", "{new}.csv", "--pair", "0:1", "--shares", "{new}.csv"],
+            1,
+            "different files",
+        ),
+        (["geodesic", "{run}", "-o", "{table}", "--pair", "0:1"], 1, "already there"),
         (["report", "{run}"], 1, "--overwrite"),
         (["report", "{run}", "-o", "{new}.html", "--other", "{new}"], 1, "config.json"),
         (["report", "{run}", "-o", "{new}/no/page.html"], 1, "folder"),

@@ -11,7 +11,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import typer
 from rich.console import Console
 
@@ -25,6 +24,16 @@ from pullback.run_folder import (
     resolve_again,
     values_of,
     write_record,
+)
+from pullback.run_paths import (
+    check_outputs,
+    draw,
+    feature_columns,
+    node_columns,
+    share_columns,
+    solve_pairs,
+    summaries,
+    write_figure,
 )
 
 app = typer.Typer(
@@ -291,7 +300,7 @@ def sample(
     """Draw new rows from a trained model."""
     model, _ = open_run(run)
     drawn = model.sample(number, method=method, random_state=seed)
-    columns = {"z": drawn.z, **_feature_columns(model, drawn.x)}
+    columns = {"z": drawn.z, **feature_columns(model, drawn.x)}
     pb.data.write_table(out, columns, overwrite=overwrite)
     _done(as_json, out=str(out), rows=number, method=method)
 
@@ -306,27 +315,32 @@ def geodesic(
     ],
     nodes: Annotated[int, typer.Option(help="Points along each path (odd).")] = 65,
     decoded: Annotated[bool, typer.Option(help="Also write the decoded features along the path.")] = False,
+    shares: Annotated[
+        Path | None, typer.Option(help="Table of each feature's share of the energy (.csv .parquet ...).")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Picture of the paths and what is along them (.png .pdf .svg).")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Shortest paths of the decoder's metric between rows of the training data, each with its certificate."""
+    check_outputs(out, shares, figure, overwrite=overwrite)
     model, record = open_run(run)
-    table = read_codes(run, record)
-    ends = [[_row_number(word, table.samples) for word in _split_pair(text)] for text in pair]
-    codes = torch.as_tensor(table.X)
-    start, end = (codes[[row[side] for row in ends]] for side in (0, 1))
-    paths = pb.geodesic(model.metric(), start, end, nodes=nodes, data=codes)
-    columns = pb.data.path_columns(paths.points, pairs=pair)
-    if decoded:
-        columns |= _feature_columns(model, model.inverse_transform(paths.points.flatten(0, 1).numpy()))
-    pb.data.write_table(out, columns, overwrite=overwrite)
-    lengths = [
-        {"pair": text, "length": float(length), "converged": bool(ok), "residual": float(residual)}
-        for text, length, ok, residual in zip(
-            pair, paths.length, paths.converged, paths.residual, strict=True
-        )
-    ]
-    _done(as_json, out=str(out), paths=lengths)
+    paths = solve_pairs(model, read_codes(run, record), pair, nodes)
+    pb.data.write_table(out, node_columns(paths, decoded=decoded), overwrite=overwrite)
+    if shares is not None:
+        pb.data.write_table(shares, share_columns(paths), overwrite=overwrite)
+    if figure is not None:
+        write_figure(figure, draw(paths))
+    found = summaries(paths)
+    if not as_json:
+        for entry in found:
+            word = "certified" if entry["converged"] else "NOT certified"
+            _console().print(f"{entry['pair']}: length {entry['length']:.4g}, {word}", markup=False)
+        if not all(entry["converged"] for entry in found):
+            _console().print(f"note: {paths.found.message}", style="yellow", markup=False)
+    _done(as_json, paths=found if as_json else None, out=out, shares=shares, figure=figure)
 
 
 @app.command()
@@ -412,12 +426,6 @@ def _make_estimator(model: str, settings: dict[str, Any]) -> Any:
     return estimator.set_params(**settings)
 
 
-def _feature_columns(model: Any, x: Any) -> dict[str, Any]:
-    rows = x.reshape(len(x), -1)
-    names = list(getattr(model, "feature_names_in_", [])) or [f"x{i + 1}" for i in range(rows.shape[1])]
-    return {name: rows[:, i] for i, name in enumerate(names)}
-
-
 def _read_config(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
@@ -445,13 +453,6 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value not in (None, [])}
 
 
-def _split_pair(text: str) -> tuple[str, str]:
-    start, colon, end = text.partition(":")
-    if not (start and colon and end):
-        raise typer.BadParameter(f"--pair: expected FROM:TO, e.g. 0:17, got {text!r}")
-    return start, end
-
-
 def _print_facts(facts: dict[str, Any], indent: int = 0) -> None:
     width = max(len(name) for name in facts)
     for name, value in facts.items():
@@ -477,12 +478,3 @@ def _done(as_json: bool, **facts: Any) -> None:
         return
     for name, value in given.items():
         _console().print(f"{name}: {value}")
-
-
-def _row_number(word: str, samples: Any) -> int:
-    names = list(samples)
-    if word in names:
-        return names.index(word)
-    if word.isdigit() and int(word) < len(names):
-        return int(word)
-    raise typer.BadParameter(f"--pair: {word!r} is neither a row's name nor a number below {len(names)}")

@@ -57,7 +57,7 @@ def check_points(name: str, z: object, dim: int | None = None, *, finite: bool =
 
 
 def check_pair(names: tuple[str, str], a: object, b: object, dim: int | None = None) -> tuple[Tensor, Tensor]:
-    """Both arguments as finite ``(m, d)`` of one shape and dtype; a single point ``(d,)`` serves every row."""
+    """Both arguments as finite ``(m, d)`` of one shape and dtype; one point ``(d,)`` serves every row."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         if a.ndim == 1:
             a = a.expand(len(b) if b.ndim == 2 else 1, -1)
@@ -65,7 +65,9 @@ def check_pair(names: tuple[str, str], a: object, b: object, dim: int | None = N
             b = b.expand(len(a), -1)
     first, second = check_points(names[0], a, dim, finite=False), check_points(names[1], b, finite=False)
     if first.shape != second.shape:
-        raise ValueError(f"{names[1]}: expected {tuple(first.shape)} like {names[0]}, got {tuple(second.shape)}")
+        raise ValueError(
+            f"{names[1]}: expected {tuple(first.shape)} like {names[0]}, got {tuple(second.shape)}"
+        )
     if first.dtype != second.dtype:
         raise ValueError(f"{names[1]}: expected {first.dtype} like {names[0]}, got {second.dtype}")
     check_finite(names[0], first)

@@ -10,8 +10,10 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 
 from pullback import VAE
+from pullback.ambient import LearnedGaussian, LearnedNegativeBinomial
 from pullback.estimators.vae import antithetic_nodes, warmed_up
-from pullback.models import Gaussian
+from pullback.geometry import curve_length, geodesic
+from pullback.models import Gaussian, NegativeBinomial
 
 TINY = {"hidden": (8,), "max_epochs": 3, "progress": False, "random_state": 0}
 
@@ -99,12 +101,26 @@ def test_free_bits_are_a_term_of_their_own(X: np.ndarray) -> None:
     assert model.history_["free_bits"][0] > 0
 
 
-# PyTorch's forward differentiation, which this metric needs, still loads its own TorchScript
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
-def test_networks_of_noise_give_a_metric_too(X: np.ndarray) -> None:
-    model = VAE(2, likelihood=Gaussian("network"), **TINY).fit(X)
-    tensor = model.metric().tensor(torch.zeros(1, 2, dtype=torch.float64))
-    assert (torch.linalg.eigvalsh(tensor) > 0).all()
+@pytest.mark.parametrize(
+    ("likelihood", "ambient"),
+    [
+        (Gaussian("network"), LearnedGaussian),
+        (NegativeBinomial("network", library="observed"), LearnedNegativeBinomial),
+    ],
+)
+def test_networks_of_noise_and_of_dispersion_give_a_metric_too(X: np.ndarray, likelihood, ambient) -> None:
+    data = X if ambient is LearnedGaussian else np.round(4 * np.abs(X))
+    model = VAE(2, likelihood=likelihood, **TINY).fit(data)
+    metric = model.metric(dtype=torch.float64)
+    assert isinstance(metric.ambient, ambient)
+    a, b = torch.zeros(1, 2, dtype=torch.float64), torch.full((1, 2), 0.3, dtype=torch.float64)
+    assert (torch.linalg.eigvalsh(metric.tensor(a)) > 0).all()
+    path = geodesic(metric, a, b, starts="line", nodes=17)
+    assert bool(path.converged.all())
+    assert (
+        path.length.item()
+        <= curve_length(metric, torch.lerp(a, b, torch.linspace(0, 1, 17)[:, None].double())).item()
+    )
 
 
 @pytest.mark.parametrize("divisor", [16, 1])

@@ -278,6 +278,11 @@ def test_chunks_make_no_difference(path, monkeypatch):
     monkeypatch.setattr(module, "CHUNK_BYTES", 3 * 8 * module._floats(metric.embedding, z))
     torch.testing.assert_close(curvature(used, z).riemann, whole.riemann, **EXACT)
     torch.testing.assert_close(christoffel(used, z), symbols, **EXACT)
+    live = z.clone().requires_grad_()
+    (parts,) = torch.autograd.grad(curvature(used, live).scalar.sum(), live)
+    monkeypatch.undo()
+    (once,) = torch.autograd.grad(curvature(used, live).scalar.sum(), live)
+    torch.testing.assert_close(parts, once, rtol=1e-10, atol=1e-12)
     none = curvature(used, z[:0])
     assert none.riemann.shape == (0, 3, 3, 3, 3)
     assert christoffel(used, z[:0]).shape == (0, 3, 3, 3)
@@ -341,8 +346,11 @@ def test_wide_outputs_cost_no_more_than_the_last_hidden_layer(monkeypatch):
     monkeypatch.setattr(module, "jet", watched)
     torch.testing.assert_close(curvature(PullbackMetric(f), points()).scalar, truth.scalar)
     assert seen == [7]
-    curvature(PullbackMetric(f.requires_grad_(True)), points())
-    assert seen == [7, 5000]
+    live = curvature(PullbackMetric(f.requires_grad_(True)), points())
+    torch.testing.assert_close(live.scalar, truth.scalar)
+    assert seen == [7, 7]
+    live.scalar.sum().backward()
+    assert all(p.grad is not None for name, p in f.named_parameters() if name != "4.bias")
 
 
 def test_degenerate_metrics_are_named():

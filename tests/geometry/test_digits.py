@@ -70,9 +70,8 @@ def test_paths_that_were_spoiled_are_flagged(model):
 
 @pytest.mark.slow
 def test_all_pairs_of_fifty_digits_in_one_call(model):
-    """Acceptance 2: 1225 pairs, all converged, L at 65 nodes within 1 % of L of the same curves at 129.
-
-    A search of its own on the finer mesh may find another of several local geodesics, for very few pairs.
+    """Acceptance 2 and 18: 1225 pairs, all converged, L at 65 nodes within 1 % of L at 129 nodes, both of the
+    same curves and of a search of its own; alone or among others, in chunks or not, 1e-9.
     """
     exact = model.double()
     z = exact.codes[torch.randperm(len(exact.codes), generator=torch.Generator().manual_seed(0))[:50]]
@@ -84,8 +83,8 @@ def test_all_pairs_of_fifty_digits_in_one_call(model):
     assert change.max() < 0.01
     assert torch.quantile(change, 0.99) < 1e-3
     other = geodesic(exact.metric(), z[i], z[j], data=exact.codes, nodes=129)
-    assert ((path.length / other.length - 1).abs() < 0.01).double().mean() >= 0.998
-    some = torch.arange(0, 1225, 100)
+    assert (path.length / other.length - 1).abs().max() < 0.01
+    some = torch.arange(0, 1225, 5)
     alone = [geodesic(exact.metric(), z[i[k]], z[j[k]], data=exact.codes).length for k in some]
     torch.testing.assert_close(torch.cat(alone), path.length[some], rtol=1e-9, atol=0)
     parts = geodesic(exact.metric(), z[i], z[j], data=exact.codes, chunk_size=97)
@@ -102,6 +101,21 @@ def test_eight_dimensions_from_the_line(caplog):
     assert "straight lines alone" in caplog.text
     assert bool(path.converged.all())
     assert (path.length / fine.length - 1).abs().max() < 1e-6
+
+
+@pytest.mark.slow
+def test_all_pairs_of_fifty_digits_in_eight_dimensions():
+    """1225 pairs in one call: all converged; 65 and 129 nodes agree to 1e-6 for 99 %, to 2e-5 for all."""
+    exact = digits_decoder(8).double()
+    z = exact.codes[torch.randperm(len(exact.codes), generator=torch.Generator().manual_seed(0))[:50]]
+    i, j = torch.triu_indices(50, 50, offset=1)
+    path = geodesic(exact.metric(), z[i], z[j], starts="line")
+    fine = geodesic(exact.metric(), z[i], z[j], starts="line", nodes=129)
+    assert bool(path.converged.all())
+    assert bool(fine.converged.all())
+    change = (path.length / fine.length - 1).abs()
+    assert torch.quantile(change, 0.99) < 1e-6
+    assert change.max() < 2e-5
 
 
 @pytest.mark.slow

@@ -83,3 +83,13 @@ def test_distances_block_by_block(monkeypatch):
     whole = graph.distances(z, z)
     monkeypatch.setattr("pullback.geometry.graphs.DISTANCE_BUDGET", 4 * len(graph.nodes))
     np.testing.assert_array_equal(graph.distances(z, z).numpy(), whole.numpy())
+
+
+def test_the_grid_of_given_data_does_not_depend_on_the_points_among_them():
+    """A pair alone and among others starts from one graph, and so comes to one curve."""
+    route = route_of(SPHERE)
+    data = torch.randn(80, 2, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    alone, many = (LatentGraph.over(route, points, data) for points in (data[:2], data[:60]))
+    np.testing.assert_array_equal(alone.nodes, many.nodes)
+    for one, other in zip(alone.graphs, many.graphs, strict=True):
+        np.testing.assert_allclose(one.data, other.data, rtol=1e-12)

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pullback.geometry import DistanceMatrix, distance, distance_matrix, geodesic
+from g1 import digits_decoder
+from pullback.geometry import DistanceMatrix, distance, distance_matrix, geodesic, nearest_neighbours
 from pullback.geometry import matrices as module
 from pullback.geometry import pairs as pairs_module
 from pullback.geometry.matrices import ApproximationWarning, graph_distances
@@ -188,3 +189,21 @@ def test_bad_arguments_are_named(as_users_run):
     with pytest.raises(ValueError, match="got graph distances"):
         distance_matrix(SPHERE, z, known=replace(part, method="graph"))
     assert module.ApproximationWarning.__mro__[1] is UserWarning
+
+
+@pytest.mark.slow
+def test_all_pairs_of_digits_and_their_neighbours():
+    """All 1225 pairs of 50 digits in one call; five neighbours from under half of the geodesics."""
+    model = digits_decoder().double()
+    metric, z = model.metric(), model.codes[:50]
+    found = distance_matrix(metric, z, data=model.codes, full=True)
+    assert bool(found.converged.all())
+    i, j = torch.triu_indices(50, 50, 1)
+    path = geodesic(metric, z[i], z[j], data=model.codes)
+    torch.testing.assert_close(found.values[i, j], path.length, rtol=1e-9, atol=0)
+    near = nearest_neighbours(metric, z, k=5, data=model.codes)
+    distance, index = found.values.clone().fill_diagonal_(torch.inf).sort(dim=1)
+    assert torch.equal(near.index, index[:, :5])
+    torch.testing.assert_close(near.distance, distance[:, :5], rtol=1e-9, atol=0)
+    assert bool(near.exact.all())
+    assert near.geodesics < 1225 / 2

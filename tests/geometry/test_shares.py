@@ -10,7 +10,13 @@ from pullback.geometry import curve_energy, energy_shares, geodesic, shares_of_d
 from pullback.geometry import shares as module
 from pullback.geometry.reference import PoincareDisk, Sphere
 from pullback.geometry.route import route_of
-from pullback.metrics import EuclideanMetric, PullbackMetric, as_metric
+from pullback.metrics import (
+    EnsembleMetric,
+    EuclideanMetric,
+    ExpectedPullbackMetric,
+    PullbackMetric,
+    as_metric,
+)
 
 P = 6
 FACTOR = torch.randn(P, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
@@ -25,12 +31,13 @@ AMBIENTS = {
     "NegativeBinomial": A.NegativeBinomial(torch.linspace(1, 9, P, dtype=torch.float64)),
     "Categorical": A.Categorical(2),
     "LearnedGaussian": A.LearnedGaussian(),
+    "LearnedNegativeBinomial": A.LearnedNegativeBinomial(),
 }
 
 
-def decoder(d: int = 2, p: int = P) -> nn.Sequential:
+def decoder(d: int = 2, p: int = P, seed: int = 0) -> nn.Sequential:
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         net = nn.Sequential(nn.Linear(d, 8), nn.Tanh(), nn.Linear(8, 7), nn.Softplus(), nn.Linear(7, p))
     return net.double().requires_grad_(False)
 
@@ -55,6 +62,38 @@ def test_shares_sum_to_the_discrete_energy(name, by):
     assert (seen.total_variation >= seen.signed.abs() - 1e-12).all()
     if by == "factor" or not name.startswith("LowRank"):
         assert (seen.values >= 0).all()
+
+
+@pytest.mark.parametrize("name", AMBIENTS)
+def test_shares_of_an_ensemble_are_means_over_its_members(name):
+    """Acceptance 14, and member by member."""
+    members = [decoder(seed=k) for k in range(3)]
+    metric, path = EnsembleMetric(members, AMBIENTS[name]), curves()
+    seen = energy_shares(metric, path)
+    energy = route_of(metric, trainable=True).discrete_energy(path)
+    assert (seen.values.sum(1) / energy - 1).abs().max() <= 1e-14
+    each = [energy_shares(PullbackMetric(f, AMBIENTS[name]), path) for f in members]
+    for field in ("values", "signed", "total_variation"):
+        mean = torch.stack([getattr(one, field) for one in each]).mean(0)
+        torch.testing.assert_close(getattr(seen, field), mean)
+
+
+def test_shares_of_a_noisy_decoder_and_of_sums():
+    mean, scale, path = decoder(), decoder(seed=1), curves()
+    metric = ExpectedPullbackMetric(mean, scale)
+    seen = energy_shares(metric, path)
+    first, second = (energy_shares(PullbackMetric(f), path) for f in (mean, scale))
+    torch.testing.assert_close(seen.values, first.values + second.values)
+    torch.testing.assert_close(seen.signed, first.signed)
+    torch.testing.assert_close(seen.total_variation, first.total_variation)
+    twice = energy_shares(2.0 * PullbackMetric(mean), path)
+    torch.testing.assert_close(twice.values, 2 * first.values)
+    torch.testing.assert_close(twice.signed, first.signed)
+    joined = energy_shares(PullbackMetric(mean) + EuclideanMetric(2), path)
+    assert joined.values.shape == (3, P + 2)
+    torch.testing.assert_close(joined.values[:, :P], first.values)
+    factors = energy_shares(EnsembleMetric([mean, scale], A.LowRank(FACTOR)), path, by="factor")
+    assert factors.values.shape == (3, 4)
 
 
 @pytest.mark.parametrize("metric", [PullbackMetric(decoder()), PoincareDisk(), EuclideanMetric(2)])

@@ -19,7 +19,7 @@ def test_a_curve_without_a_certificate_is_never_longer_than_its_line(dtype):
     a = torch.tensor([[0.87, -3.7], [-1.8, -1.8], [0.1, 0.2]], dtype=dtype)
     b = torch.tensor([[-0.13, 2.57], [1.08, 0.89], [0.3, -0.2]], dtype=dtype)
     for metric in (SPHERE, from_tensor(Sphere().tensor, 2)):
-        path = geodesic(metric, a, b)
+        path = geodesic(metric, a, b, max_nodes=65)
         t = torch.linspace(0, 1, 65, dtype=dtype)[:, None]
         line = curve_length(metric, torch.lerp(a[:, None], b[:, None], t))
         assert bool(path.converged[2])

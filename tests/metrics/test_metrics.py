@@ -6,37 +6,16 @@ import pytest
 import torch
 from torch import nn
 
+from metric_cases import AMBIENTS, FACTOR, P, decoder, numbers
 from pullback import ambient as A
 from pullback.geometry.reference import FisherNormal, PoincareDisk, Sphere, Torus
 from pullback.jets import reference_jet
 from pullback.metrics import EuclideanMetric, PullbackMetric, as_metric, checked_tensor, from_tensor
 from pullback.metrics.pullback import compact
 
-P = 6
-FACTOR = torch.randn(P, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-AMBIENTS = {
-    "Euclidean": A.Euclidean(),
-    "Diagonal": A.Diagonal(torch.linspace(0.5, 2, P, dtype=torch.float64)),
-    "Gaussian": A.Gaussian(0.3),
-    "LowRank": A.LowRank(FACTOR),
-    "LowRank of z": A.LowRank(lambda z: FACTOR.to(z) * (1 + z[:, :1, None] ** 2)),
-    "Bernoulli": A.Bernoulli(),
-    "Poisson": A.Poisson(),
-    "NegativeBinomial": A.NegativeBinomial(torch.linspace(1, 9, P, dtype=torch.float64)),
-    "Categorical": A.Categorical(2),
-    "LearnedGaussian": A.LearnedGaussian(),
-}
-
-
-def decoder(dtype: torch.dtype = torch.float64, d: int = 2, p: int = P) -> nn.Sequential:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = nn.Sequential(nn.Linear(d, 8), nn.Tanh(), nn.Linear(8, 7), nn.Softplus(), nn.Linear(7, p))
-    return net.to(dtype).requires_grad_(False)
-
 
 def points(dtype: torch.dtype = torch.float64, n: int = 5, d: int = 2) -> torch.Tensor:
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
+    return numbers(n, d, dtype=dtype)
 
 
 def formula(name: str, z: torch.Tensor) -> torch.Tensor:
@@ -61,26 +40,6 @@ def test_pullback_is_the_jacobian_squared_in_the_ambient_metric(name, dtype):
     loose = 1e-11 if dtype == torch.float64 else 1e-2
     torch.testing.assert_close(metric.inverse(z) @ g, eye, rtol=loose, atol=loose)
     assert metric.dim == 2
-
-
-@pytest.mark.parametrize("name", AMBIENTS)
-def test_derivatives_of_the_tensor_are_those_of_autograd(name):
-    z = points(n=3)
-    metric = PullbackMetric(decoder(), AMBIENTS[name])
-    rows = [torch.autograd.functional.jacobian(lambda x: metric.tensor(x[None])[0], row) for row in z]
-    torch.testing.assert_close(metric.derivative(z), torch.stack(rows), rtol=1e-10, atol=1e-11)
-    seconds = [torch.autograd.functional.jacobian(lambda x: metric.derivative(x[None])[0], row) for row in z]
-    torch.testing.assert_close(metric.second_derivative(z), torch.stack(seconds), rtol=1e-9, atol=1e-10)
-
-
-@pytest.mark.parametrize("name", ["Euclidean", "LowRank", "Poisson", "LearnedGaussian"])
-def test_hamiltonian_force_is_minus_half_the_gradient_of_the_kinetic_term(name):
-    z, p = points(n=4), points(n=4) - 1
-    metric = PullbackMetric(decoder(), AMBIENTS[name])
-    live = z.clone().requires_grad_()
-    kinetic = torch.einsum("na,nab,nb->", p, torch.linalg.inv(metric.tensor(live)), p) / 2
-    (gradient,) = torch.autograd.grad(kinetic, live)
-    torch.testing.assert_close(metric.hamiltonian_force(z, p), -gradient, rtol=1e-9, atol=1e-10)
 
 
 def test_gradients_reach_the_decoder_and_the_points():

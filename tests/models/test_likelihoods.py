@@ -150,6 +150,7 @@ def fisher_by_sampling(likelihood, y, library=None):
         "bernoulli",
         "poisson",
         "negative binomial",
+        "negative binomial network",
         "categorical",
     ],
 )
@@ -187,6 +188,34 @@ def test_link_of_counts_passes_jets_layer_by_layer(generator):
     torch.testing.assert_close(ours.jacobian, torch.func.vmap(first)(z), rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(
         ours.hessian, torch.func.vmap(torch.func.jacrev(first))(z), rtol=1e-11, atol=1e-11
+    )
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "library"),
+    [(Gaussian("network"), None), (NegativeBinomial("network", library="observed"), 40.0)],
+)
+def test_links_of_pairs_pass_jets_layer_by_layer(likelihood, library, generator):
+    from pullback.jets import contract_hessian, jet, reference_jet
+
+    link = likelihood.link(library)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Linear(2, 6), torch.nn.Tanh(), torch.nn.Linear(6, 2 * P), link)
+    net.double()
+    net[2].bias.data[-1], net[2].bias.data[-2] = 30.0, -30.0
+    z = torch.randn(4, 2, generator=generator, dtype=torch.float64)
+    ours, expected = jet(net, z, order=3), reference_jet(net, z, order=3)
+    assert ours.method == "layerwise"
+    assert ours.jacobian[:, -2:].abs().max() == 0
+    for name in ("value", "jacobian", "hessian", "third"):
+        torch.testing.assert_close(getattr(ours, name), getattr(expected, name), rtol=1e-11, atol=1e-11)
+    covectors = torch.randn(4, 1, 2 * P, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(
+        contract_hessian(net, z, covectors),
+        torch.einsum("nqi,niab->nqab", covectors, expected.hessian),
+        rtol=1e-11,
+        atol=1e-11,
     )
 
 
@@ -288,7 +317,8 @@ def test_grey_values_pass_where_they_are_allowed():
         (lambda: Poisson("observed").link(torch.ones(3)), "expected one number for all points"),
         (lambda: Poisson().mean(torch.zeros(1, 2), 5.0), "the decoder gives log means itself"),
         (lambda: Gaussian().mean(torch.zeros(1, 2), 5.0), "only counts have a library size"),
-        (lambda: NegativeBinomial("network").ambient(), "expected 'per_feature' for geometry"),
+        (lambda: make_likelihood("zero_inflated_poisson", 3), "zero-inflated counts are not offered"),
+        (lambda: make_likelihood("zinb", 3), "zero-inflated counts are not offered"),
         (lambda: make_likelihood("normal", 3), "likelihood: expected one of 'gaussian'"),
         (lambda: make_likelihood("categorical", 3), r"pass Categorical\(n_classes\)"),
         (lambda: Categorical(1), "n_classes: expected a whole number >= 2"),

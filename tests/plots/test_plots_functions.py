@@ -14,7 +14,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from pullback import plots
-from pullback.metrics import EuclideanMetric, PullbackMetric
+from pullback.geometry import EnergyShares, energy_shares
+from pullback.metrics import EuclideanMetric, PullbackMetric, from_tensor
 from pullback.plots.latent import factor_text, factor_ticks, relative_limits
 
 RNG = np.random.default_rng(0)
@@ -23,6 +24,7 @@ TURNS = np.stack([np.linspace(0, 2, 9), np.linspace(1, 3, 9)])
 ARCS = np.stack([np.cos(TURNS), np.sin(TURNS)], axis=2)
 SPACE = RNG.normal(size=(30, 3))
 ROWS = RNG.normal(size=(12, 16))
+FLAT = from_tensor(lambda z: torch.zeros(len(z), 2, 2), 2)
 HISTORY = {"loss": [3.0, 2.0], "kl": [0.1, 0.2], "validation/loss": [3.5, 2.5], "seconds": "none"}
 
 
@@ -32,7 +34,31 @@ def curved(d: int = 2) -> PullbackMetric:
     return PullbackMetric(torch.nn.Sequential(*layers).requires_grad_(False).eval())
 
 
+def kinked() -> PullbackMetric:
+    """The metric of a decoder that is linear piece by piece."""
+    layers = torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 5)
+    return PullbackMetric(torch.nn.Sequential(*layers).requires_grad_(False).eval())
+
+
+def shares() -> EnergyShares:
+    """The energy of two arcs over five outputs."""
+    return energy_shares(curved(), torch.as_tensor(ARCS).float())
+
+
 CALLS: dict[str, Callable[[Axes | None], Axes]] = {
+    "indicatrices": lambda ax: plots.indicatrices(curved(), CODES, number=6, ax=ax),
+    "indicatrices 3": lambda ax: plots.indicatrices(curved(3), SPACE, dims=(0, 2), ax=ax),
+    "geodesic_fan": lambda ax: plots.geodesic_fan(curved(), CODES[0], codes=CODES, directions=6, ax=ax),
+    "geodesic_fan 3": lambda ax: plots.geodesic_fan(curved(3), SPACE[0], radius=0.1, directions=6, ax=ax),
+    "distance_balls": lambda ax: plots.distance_balls(curved(), CODES[0], codes=CODES, directions=8, ax=ax),
+    "distance_balls 3": lambda ax: plots.distance_balls(curved(3), SPACE[0], radii=0.2, directions=8, ax=ax),
+    "curvature_map": lambda ax: plots.curvature_map(curved(), CODES, resolution=12, ax=ax),
+    "curvature_map 3": lambda ax: plots.curvature_map(curved(3), SPACE, ax=ax),
+    "curvature_map kinks": lambda ax: plots.curvature_map(kinked(), CODES, ax=ax),
+    "geodesic_fan kinks": lambda ax: plots.geodesic_fan(kinked(), CODES[0], codes=CODES, ax=ax),
+    "distance_balls kinks": lambda ax: plots.distance_balls(kinked(), CODES[0], codes=CODES, ax=ax),
+    "path_attribution": lambda ax: plots.path_attribution(shares(), n_features=3, ax=ax),
+    "path_attribution picture": lambda ax: plots.path_attribution(shares(), 1, image_shape=(1, 5, 1), ax=ax),
     "latent_map": lambda ax: plots.latent_map(CODES, ax=ax),
     "latent_map categories": lambda ax: plots.latent_map(CODES, CODES[:, 0] > 0, ax=ax),
     "latent_map numbers": lambda ax: plots.latent_map(CODES, CODES[:, 0], metric=curved(), ax=ax),
@@ -64,7 +90,7 @@ def test_draws_on_the_axes_given(name: str) -> None:
     before = plt.get_fignums()
     assert CALLS[name](ax) is ax
     assert plt.get_fignums() == before
-    assert ax.has_data()
+    assert ax.has_data() or ax.texts
     figure.canvas.draw()
 
 
@@ -156,6 +182,25 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("history", lambda: plots.loss_curves([1.0]), TypeError, "a fitted model or a mapping"),
     ("no curves", lambda: plots.loss_curves({}), ValueError, "at least one term"),
     ("term", lambda: plots.loss_curves(HISTORY, terms=["k"]), ValueError, "some of loss, kl, got 'k'"),
+    ("names", lambda: plots.geodesic_paths(ARCS, names=["a"]), ValueError, "each of the 2 paths, got 1"),
+    ("one dimension", lambda: plots.indicatrices(curved(1), CODES[:, :1]), ValueError, "at least 2 latent"),
+    ("dims", lambda: plots.curvature_map(curved(3), SPACE, dims=(0, 3)), ValueError, "dims: .* from 0 to 2"),
+    ("same dims", lambda: plots.indicatrices(curved(3), SPACE, dims=(1, 1)), ValueError, "two different"),
+    ("number", lambda: plots.indicatrices(curved(), CODES, number=0), ValueError, "number: expected"),
+    ("step", lambda: plots.indicatrices(curved(), CODES, radius=-1.0), ValueError, "radius: expected"),
+    ("places", lambda: plots.indicatrices(curved(), CODES, at=SPACE), ValueError, r"at: expected \(k, 2\)"),
+    ("metric", lambda: plots.curvature_map(3, CODES), TypeError, "metric: expected an object with tensor"),
+    ("point", lambda: plots.geodesic_fan(curved(), CODES), ValueError, r"point: .* shape \(d,\)"),
+    ("point width", lambda: plots.geodesic_fan(curved(), CODES[0], codes=SPACE), ValueError, "like point"),
+    ("one point", lambda: plots.geodesic_fan(curved(1), [0.0]), ValueError, "point: expected at least 2"),
+    ("no length", lambda: plots.geodesic_fan(curved(), CODES[0]), ValueError, "radius: expected a length"),
+    ("no radii", lambda: plots.distance_balls(curved(), CODES[0]), ValueError, "radii: expected a length"),
+    ("radii", lambda: plots.distance_balls(curved(), CODES[0], radii=[1, -2]), ValueError, "positive"),
+    ("flat", lambda: plots.geodesic_fan(FLAT, [0.0, 0.0], radius=1.0), ValueError, "point: .* degenerate"),
+    ("shares", lambda: plots.path_attribution(ARCS), TypeError, "shares: expected EnergyShares"),
+    ("path", lambda: plots.path_attribution(shares(), 2), ValueError, "path: expected a number below 2"),
+    ("features", lambda: plots.path_attribution(shares(), feature_names="ab"), ValueError, "5 names, got 2"),
+    ("pixels", lambda: plots.path_attribution(shares(), image_shape=(2, 2)), ValueError, "with product 5"),
     ("shapes", lambda: plots.reconstructions(ROWS, ROWS[:3]), ValueError, r"expected shape \(12, 16\)"),
 ]  # fmt: skip
 

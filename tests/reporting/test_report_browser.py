@@ -121,7 +121,7 @@ def opened(driver: Any, page: Path, width: int = 1280) -> Any:
 def test_everything_is_drawn_and_the_console_is_quiet(chromium: Any, page: Path) -> None:
     driver = opened(chromium, page)
     found = until(lambda: driver.execute_script(DRAWN), "figures")
-    assert {"map", "paths"} <= set(found)
+    assert {"map", "paths", "fan", "curvature"} <= set(found)
     assert sum(name.startswith("loss") for name in found) >= 3
     assert all(colours > 5 for colours in found.values()), found
     assert found["map"] > 100
@@ -144,7 +144,8 @@ def test_it_fits_the_window(chromium: Any, page: Path, width: int) -> None:
     inside = driver.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
     assert inside[0] <= inside[1]
     overlaps = """
-    const boxes = [...document.querySelectorAll('.check, .figure, .how, .strips:not([hidden]), table.paths')]
+    const parts = '.check, .figure, .how, .strips:not([hidden]), table.paths, .tick + dl';
+    const boxes = [...document.querySelectorAll(parts)]
       .map((e) => e.getBoundingClientRect()).filter((b) => b.width > 0);
     let count = 0;
     boxes.forEach((a, i) => boxes.slice(i + 1).forEach((b) => {
@@ -189,6 +190,35 @@ def test_a_click_chooses_a_path(chromium: Any, page: Path) -> None:
         "return widths.filter((w) => w).map((w) => w.indexOf(4));"
     )
     assert driver.execute_script(widths, "paths") == [2, 2]
+
+
+def test_steps_of_equal_length_are_shown_on_demand(chromium: Any, page: Path) -> None:
+    driver = opened(chromium, page)
+    shown = FIND + (
+        "const all = view.model.renderers.filter((r) => r.glyph && r.glyph.type === 'Patches');"
+        "return all.map((r) => r.visible);"
+    )
+    assert set(driver.execute_script(shown, "map")) == {False}
+    tick = FIND + (
+        "const walk = (n) => n.querySelector?.('input[type=checkbox]') ?? "
+        "[...n.querySelectorAll('*')].map((e) => e.shadowRoot).filter(Boolean).map(walk).find(Boolean);"
+        "walk(host).click();"
+    )
+    driver.execute_script(tick, "steps")
+    until(lambda: set(driver.execute_script(shown, "map")) == {True}, "the ellipses")
+    driver.execute_script(tick, "steps")
+    until(lambda: set(driver.execute_script(shown, "map")) == {False}, "the map without them")
+    assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_the_two_figures_of_the_shape_show_the_same_place(chromium: Any, page: Path) -> None:
+    driver = opened(chromium, page)
+    ends = FIND + (
+        "const {x_range, y_range} = view.model;"
+        "return [x_range.start, x_range.end, y_range.start, y_range.end];"
+    )
+    first, second = (driver.execute_script(ends, name) for name in ("fan", "curvature"))
+    np.testing.assert_allclose(first, second, atol=0.05 * (first[1] - first[0]))
 
 
 def test_samples_take_another_colour(chromium: Any, page: Path) -> None:

@@ -38,10 +38,10 @@ def digits_page(
 
 def test_every_section_is_there_and_says_how_to_read_it(digits_page: tuple[str, Any]) -> None:
     text = without_scripts(digits_page[0])
-    for key in ("checks", "map", "geodesics", "reconstruction", "training", "origin"):
+    for key in ("checks", "map", "geodesics", "shape", "reconstruction", "training", "origin"):
         assert f'<section id="{key}">' in text
         assert f'href="#{key}"' in text
-    assert text.count("How to read it.") == 4
+    assert text.count("How to read it.") == 5
     assert text.index('id="checks"') < text.index('id="map"')
     assert "400 samples, pictures of 8 × 8 pixels, 2 latent dimensions" in text
     assert text.count('class="check ') == 9
@@ -64,7 +64,8 @@ def test_nothing_is_loaded_from_elsewhere(digits_page: tuple[str, Any]) -> None:
 def test_each_sample_carries_its_decoded_picture(digits_page: tuple[str, Any]) -> None:
     page = digits_page[0]
     lanes = without_scripts(page).count('src="data:image/png;base64,')
-    assert lanes == 4 * 2 + 2 * 2  # two a path, and two sheets of originals and reconstructions
+    # Two strips and the shares of the pixels a path, and two sheets of originals and reconstructions.
+    assert lanes == 4 * 3 + 2 * 2
     assert page.count('"data:image/png;base64,') - lanes == 400
 
 

@@ -14,6 +14,8 @@ import pandas as pd
 from pullback.data.columns import plain
 from pullback.io import atomic_path
 
+Writer = Callable[[Path, Mapping[str, np.ndarray]], None]
+
 
 def write_table(path: str | os.PathLike, columns: Mapping[str, Any], *, overwrite: bool = False) -> Path:
     """Write named columns to .csv .tsv (also .gz), .parquet, .npy, .npz or .json, atomically.
@@ -40,23 +42,31 @@ def write_table(path: str | os.PathLike, columns: Mapping[str, Any], *, overwrit
         >>> write_table(path, {"id": ["a", "b"], "z": [[0.5, 1.0], [1.5, 2.0]]}).read_text()
         'id,z1,z2\\na,0.5,1.0\\nb,1.5,2.0\\n'
     """
+    path, write = check_table_path(path, overwrite=overwrite)
+    arrays = _check_columns(columns)
+    try:
+        with atomic_path(path) as temporary:
+            write(temporary, arrays)
+    except PermissionError as error:
+        raise PermissionError(
+            f"{path}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
+    return path
+
+
+def check_table_path(path: str | os.PathLike, *, overwrite: bool) -> tuple[Path, Writer]:
+    """The path and the writer of its ending; raise ``ValueError`` or ``OSError`` if it cannot be written."""
     path = Path(path)
     fitting = [suffix for suffix in WRITERS if path.name.lower().endswith(suffix)]
     if not fitting:
         raise ValueError(f"path: expected a file that ends in {' '.join(WRITERS)}, got {path.name!r}")
     if path.is_dir():
         raise IsADirectoryError(f"{path}: expected a file, got a folder")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: no such folder; create it or choose another path")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path}: already there; overwrite it explicitly or choose another path")
-    arrays = _check_columns(columns)
-    try:
-        with atomic_path(path) as temporary:
-            WRITERS[fitting[0]](temporary, arrays)
-    except PermissionError as error:
-        raise PermissionError(
-            f"{path}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
-    return path
+    return path, WRITERS[fitting[0]]
 
 
 def path_columns(
@@ -168,7 +178,7 @@ def _without_nan(array: np.ndarray) -> np.ndarray:
     return objects
 
 
-WRITERS: dict[str, Callable[[Path, Mapping[str, np.ndarray]], None]] = {
+WRITERS: dict[str, Writer] = {
     ".csv": partial(_write_text, ","),
     ".csv.gz": partial(_write_packed, ","),
     ".tsv": partial(_write_text, "\t"),

@@ -14,6 +14,8 @@ from pullback.jets.rules import MAX_POOLS, Piecewise
 from pullback.jets.taylor import is_piecewise_linear, layers_of, survey
 from pullback.metrics import BaseMetric, as_metric, checked_tensor
 from pullback.metrics.base import cholesky, not_positive
+from pullback.metrics.compact import compact
+from pullback.metrics.embedded import by_chunks
 from pullback.typing import Map, Points
 from pullback.validation import check_points
 
@@ -110,17 +112,18 @@ def christoffel(
     embedding, d = _embedding(known), z.shape[1]
     if len(z) == 0:
         return z.new_zeros(0, d, d, d)
-    parts = []
-    for part in z.split(_chunk(z, d**3)):
+
+    def symbols_at(part: Points) -> Tensor:
         if embedding is None:
             g, symbols = known.tensor(part), _first_kind(known.derivative(part))
         else:
             state = metric_jet(embedding, part)
             g, symbols = state.metric, state.christoffel_first
-        if not first_kind:
-            symbols = torch.cholesky_solve(symbols.flatten(2), cholesky(g)).unflatten(2, (d, d))
-        parts.append(symbols)
-    return torch.cat(parts)
+        if first_kind:
+            return symbols
+        return torch.cholesky_solve(symbols.flatten(2), cholesky(g)).unflatten(2, (d, d))
+
+    return by_chunks(symbols_at, z, _chunk(z, d**3))
 
 
 def curvature(metric: Any, z: Float[Tensor, "n d"], *, strict: bool = False) -> Curvature:
@@ -158,19 +161,21 @@ def curvature(metric: Any, z: Float[Tensor, "n d"], *, strict: bool = False) -> 
     """
     known = as_metric(metric)
     check_points("z", z, known.dim)
-    flat = _report_kinks(known, strict=strict)
+    linear = _report_kinks(known, strict=strict)
     n, d = z.shape
     embedding = _embedding(known)
     method = "line" if d == 1 else "tensor" if embedding is None else "embedding"
-    if d == 1 or n == 0 or (flat and embedding is not None):
+    if d == 1 or n == 0 or (linear and embedding is not None):
         g = checked_tensor(known, z)
         return _curvature(g.new_zeros(n, *4 * (d,)), cholesky(g).mT, method)
-    parts, factors = [], []
-    for part in z.split(_chunk(z, _floats(embedding, z))):
+
+    def both(part: Points) -> Tensor:
         R, T = _by_tensor(known, part) if embedding is None else _by_embedding(embedding, part)
-        parts.append(R)
-        factors.append(T)
-    return _curvature(torch.cat(parts), torch.cat(factors), method)
+        return torch.cat([R.flatten(1), T.flatten(1)], dim=1)
+
+    known_at = by_chunks(both, z, _chunk(z, _floats(embedding, z)))
+    riemann, factor = known_at.split([d**4, d**2], dim=1)
+    return _curvature(riemann.unflatten(1, (d,) * 4), factor.unflatten(1, (d, d)), method)
 
 
 def _curvature(
@@ -236,10 +241,11 @@ def _triangular(J: Float[Tensor, "n p d"]) -> tuple[Tensor, Tensor]:
 
 
 def _embedding(metric: BaseMetric) -> Map | None:
-    """The embedding to differentiate: with its own parameters only where they ask for a gradient."""
+    """The embedding to differentiate, its last linear layers as one of least width."""
     embedding = metric.embedding
-    trained = isinstance(embedding, nn.Module) and any(p.requires_grad for p in embedding.parameters())
-    return embedding if trained and torch.is_grad_enabled() else metric.compact_embedding()
+    if isinstance(embedding, nn.Module) and torch.is_grad_enabled():
+        return compact(embedding, live=True)
+    return metric.compact_embedding()
 
 
 def _floats(embedding: Map | None, z: Points) -> int:
@@ -256,21 +262,28 @@ def _chunk(z: Points, floats: int) -> int:
     return max(1, CHUNK_BYTES // (floats * z.element_size()))
 
 
-def _report_kinks(metric: BaseMetric, *, strict: bool) -> bool:
-    """Warn of, or refuse, a decoder with kinks; whether it is linear between them."""
+def kinks_of(metric: BaseMetric) -> tuple[str | None, bool]:
+    """The first layer of a decoder that has kinks, in words, or None; whether it is linear between them."""
     decoder = metric.embedding
     decoder = getattr(metric, "decoder", None) if decoder is None else decoder
     if not isinstance(decoder, nn.Module):
-        return False
+        return None, False
     steps = list(survey(layers_of(decoder)))
     kinked = [s for s in steps if isinstance(s.rule, Piecewise) or type(s.module) in MAX_POOLS]
     if not kinked:
-        return False
+        return None, False
     problem = (
         f"{type(kinked[0].module).__name__} at layer {kinked[0].path or '(itself)'} has kinks, where the "
         "curvature sits that derivatives do not see; use a smooth activation (Softplus, SiLU, GELU, Tanh)"
     )
-    if strict:
+    return problem, is_piecewise_linear(steps)
+
+
+def _report_kinks(metric: BaseMetric, *, strict: bool) -> bool:
+    """Warn of, or refuse, a decoder with kinks; whether it is linear between them."""
+    problem, flat = kinks_of(metric)
+    if problem is not None and strict:
         raise ValueError(f"metric: {problem}")
-    warnings.warn(problem, PiecewiseLinearWarning, stacklevel=3)
-    return is_piecewise_linear(steps)
+    if problem is not None:
+        warnings.warn(problem, PiecewiseLinearWarning, stacklevel=3)
+    return flat

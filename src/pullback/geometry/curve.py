@@ -43,7 +43,8 @@ def curve_length(metric: Any, points: Float[Tensor, "*m N d"]) -> Float[Tensor, 
     Args:
         metric: any object with ``tensor``.
         points: (m, N, d), or one curve (N, d); N >= 2.
-    Returns: (m,), differentiable with respect to the points and the metric's parameters.
+    Returns: (m,), differentiable with respect to the points and the metric's parameters; not finite for a
+        curve that leaves the domain of the metric.
     Raises:
         ValueError: fewer than two nodes, another dimension than the metric's, or non-finite nodes.
     Example:

@@ -8,13 +8,9 @@ from torch import Tensor
 
 from pullback.geometry.energy import Curves
 from pullback.geometry.geodesics import geodesic
-from pullback.geometry.newton import advance, begin
+from pullback.geometry.momenta import by_mesh, settled
 from pullback.geometry.route import Points, Route, route_of
 from pullback.metrics import as_metric
-
-SETTLED = 1e-6
-SETTLING_STEPS = 20
-SETTLING_DAMPING = 1e-6
 
 
 def distance(metric: Any, a: Tensor, b: Tensor, **options: Any) -> Float[Tensor, " m"]:
@@ -53,16 +49,12 @@ def distance(metric: Any, a: Tensor, b: Tensor, **options: Any) -> Float[Tensor,
     live, fixed = route_of(known, trainable=True), route_of(known)
     length = path.length
     start, end = (point.expand_as(path.velocity_start) for point in (a, b))
-    for nodes in path.mesh.unique().tolist():
-        rows = ((path.mesh == nodes) & (path.length > 0)).nonzero().squeeze(1)
-        if len(rows) == 0:
-            continue
-        points = torch.stack([path.finest[row] for row in rows.tolist()])
+    for rows, points in by_mesh(path):
         ends = start[rows], end[rows]
         fine = _discrete_energy(live, points, *ends)
         if not fine.requires_grad:
             return path.length
-        coarse = _discrete_energy(live, _settled(fixed, points[:, ::2]), *ends)
+        coarse = _discrete_energy(live, settled(fixed, points[:, ::2]), *ends)
         value = (4 * fine - coarse) / (6 * path.length[rows])
         length = length.index_add(0, rows, value - value.detach())
     return length
@@ -71,12 +63,3 @@ def distance(metric: Any, a: Tensor, b: Tensor, **options: Any) -> Float[Tensor,
 def _discrete_energy(route: Route, points: Curves, start: Points, end: Points) -> Float[Tensor, " m"]:
     """E_n with the interior nodes held fixed."""
     return route.discrete_energy(torch.cat([start.unsqueeze(1), points[:, 1:-1], end.unsqueeze(1)], dim=1))
-
-
-def _settled(route: Route, points: Curves) -> Curves:
-    """The discrete geodesics next to curves that are nearly so."""
-    with torch.no_grad():
-        problem = route.energy(points[:, 0], points[:, -1])
-        descent = begin(problem, points, damping=SETTLING_DAMPING)
-        advance(descent, tol=SETTLED, steps=SETTLING_STEPS)
-        return descent.points

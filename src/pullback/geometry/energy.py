@@ -65,6 +65,21 @@ class System:
         return product
 
 
+@dataclass(frozen=True)
+class StartBlocks:
+    """Derivatives of E/(2n) that involve the first node, which the solver holds fixed.
+
+    Attributes:
+        gradient: with respect to z_0.
+        diagonal: second derivative with respect to z_0.
+        coupling: with respect to z_0 (rows) and z_1.
+    """
+
+    gradient: Float[Tensor, "m d"]
+    diagonal: Float[Tensor, "m d d"]
+    coupling: Float[Tensor, "m d d"]
+
+
 def _choose(accept: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return torch.where(accept.reshape(-1, *(1,) * (old.ndim - 1)), new, old)
 
@@ -79,6 +94,10 @@ class CurveEnergy(ABC):
     @abstractmethod
     def rows(self, index: Tensor) -> "CurveEnergy":
         """The energy of the curves ``index`` of the batch."""
+
+    @abstractmethod
+    def start_blocks(self, points: Curves) -> StartBlocks:
+        """How the energy changes with the first node."""
 
 
 class EmbeddingEnergy(CurveEnergy):
@@ -133,6 +152,15 @@ class EmbeddingEnergy(CurveEnergy):
         energy = (nodes - 1) * steps.square().sum((1, 2))
         return energy, System(gradient, 2 * metric + second, coupling, metric, coupling)
 
+    def start_blocks(self, points: Curves) -> StartBlocks:
+        at = linearize(self.embedding, points[:, :2].flatten(0, 1))
+        F, J = at.value.unflatten(0, (-1, 2)), at.rows.unflatten(1, (-1, 2)).permute(1, 2, 0, 3)
+        pull = torch.stack([F[:, 0] - F[:, 1], torch.zeros_like(F[:, 0])], dim=1)
+        second = at.contract_hessian(pull.flatten(0, 1)).unflatten(0, (-1, 2))[:, 0]
+        left, right = J.unbind(1)
+        gradient = (left @ pull[:, 0].unsqueeze(-1)).squeeze(-1)
+        return StartBlocks(gradient, left @ left.mT + second, -left @ right.mT)
+
 
 class TensorEnergy(CurveEnergy):
     """E = n Σ δᵀ g(m) δ of a metric known by its tensor.
@@ -149,6 +177,23 @@ class TensorEnergy(CurveEnergy):
         return self
 
     def model(self, points: Curves) -> tuple[Float[Tensor, " m"], System]:
+        n = points.shape[1] - 1
+        g, lowered, q, P, Q = self._segments(points)
+        left = (2 * g - P - P.mT + Q)[:, 1:]
+        right = (2 * g + P + P.mT + Q)[:, :-1]
+        across = (-2 * g - P + P.mT + Q)[:, 1:-1]
+        gradient = (2 * lowered + q)[:, :-1] + (q - 2 * lowered)[:, 1:]
+        energy = n * (points.diff(dim=1) * lowered).sum((1, 2))
+        node = (g[:, 1:] + g[:, :-1]) / 2
+        return energy, System(gradient / 2, (left + right) / 2, across / 2, node, -g[:, 1:-1])
+
+    def start_blocks(self, points: Curves) -> StartBlocks:
+        g, lowered, q, P, Q = (part[:, 0] for part in self._segments(points[:, :2]))
+        across = -2 * g - P + P.mT + Q
+        return StartBlocks(q / 2 - lowered, (2 * g - P - P.mT + Q) / 2, across / 2)
+
+    def _segments(self, points: Curves) -> tuple[Tensor, ...]:
+        """g, gδ, q/2, P and Q/4 of every segment."""
         shape = (len(points), points.shape[1] - 1)
         middle = (points[:, 1:] + points[:, :-1]).flatten(0, 1) / 2
         delta = points.diff(dim=1)
@@ -159,10 +204,4 @@ class TensorEnergy(CurveEnergy):
         P = torch.einsum("mkabc,mkb->mkac", first, delta)
         q = torch.einsum("mkac,mka->mkc", P, delta) / 2
         Q = torch.einsum("mkabce,mka,mkb->mkce", second, delta, delta) / 4
-        left = (2 * g - P - P.mT + Q)[:, 1:]
-        right = (2 * g + P + P.mT + Q)[:, :-1]
-        across = (-2 * g - P + P.mT + Q)[:, 1:-1]
-        gradient = (2 * lowered + q)[:, :-1] + (q - 2 * lowered)[:, 1:]
-        energy = shape[1] * (delta * lowered).sum((1, 2))
-        node = (g[:, 1:] + g[:, :-1]) / 2
-        return energy, System(gradient / 2, (left + right) / 2, across / 2, node, -g[:, 1:-1])
+        return g, lowered, q, P, Q

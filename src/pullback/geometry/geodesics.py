@@ -14,8 +14,8 @@ from pullback.geometry.route import Points, Route, resample, route_of
 from pullback.geometry.solver import Options, Solution, solve
 from pullback.geometry.spline import spline_through
 from pullback.geometry.starts import graph_paths, straight_lines
-from pullback.metrics import BaseMetric, as_metric, checked_tensor
-from pullback.validation import check_finite, check_points, check_positive, check_whole
+from pullback.metrics import as_metric, checked_tensor
+from pullback.validation import check_finite, check_pair, check_points, check_positive, check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def geodesic(
         (1.57079633, True)
     """
     known = as_metric(metric)
-    start, end = _end_points(known, start, end)
+    start, end = (end.detach() for end in check_pair(("start", "end"), start, end, known.dim))
     options = _options(start, nodes, max_nodes, tol, gap_tol, max_iter, beam)
     data = None if data is None else check_points("data", data, start.shape[1]).detach()
     kinds = start_kinds(starts, start, data)
@@ -175,24 +175,6 @@ def _solve_moving(
         part, at = [kind[rows] for kind in curves], moving[rows]
         solution.put(at, solve(route, rough, start[at], end[at], part, options))
     solution.start.copy_(torch.tensor(origin, device=start.device)[solution.start])
-
-
-def _end_points(metric: BaseMetric, start: Any, end: Any) -> tuple[Points, Points]:
-    """Both ends as (m, d) of one shape."""
-    if isinstance(start, Tensor) and isinstance(end, Tensor):
-        if start.ndim == 1:
-            start = start.expand(len(end) if end.ndim == 2 else 1, -1)
-        if end.ndim == 1:
-            end = end.expand(len(start), -1)
-    check_points("start", start, metric.dim, finite=False)
-    check_points("end", end, finite=False)
-    if start.shape != end.shape:
-        raise ValueError(f"end: expected {tuple(start.shape)} like start, got {tuple(end.shape)}")
-    if start.dtype != end.dtype:
-        raise ValueError(f"end: expected {start.dtype} like start, got {end.dtype}")
-    check_finite("start", start)
-    check_finite("end", end)
-    return start.detach(), end.detach()
 
 
 def _options(

@@ -62,7 +62,7 @@ class LatentGraph:
         mid-point; edges of a non-finite length are dropped.
         """
         if points.shape[1] == 2:
-            nodes, graphs = _grid(route, points if data is None else torch.cat([points, data]))
+            nodes, graphs = _grid(route, points, data)
             return cls(nodes, tuple(graphs), KDTree(nodes))
         nodes = _distinct(points, data)
         known = _numpy(nodes)
@@ -93,7 +93,7 @@ class LatentGraph:
             known, order = _numpy(nodes), np.arange(len(nodes))
             pairs = np.stack([order[:-1], order[1:]], axis=1)
             return cls(known, (_linked(route, nodes, pairs, FINE_PIECES),), KDTree(known))
-        grid, graphs = _grid(route, box)
+        grid, graphs = _grid(route, points, data)
         own = torch.unique(points, dim=0)
         nodes = torch.cat([torch.from_numpy(grid).to(own), own])
         known, last = _numpy(nodes), graphs[-1].tocoo()
@@ -140,12 +140,16 @@ def _thinned(data: Points) -> Float[Tensor, "c d"]:
     return data[::stride]
 
 
-def _grid(route: Route, box: Points) -> tuple[np.ndarray, list[csr_matrix]]:
+def _grid(
+    route: Route, points: Points, data: Float[Tensor, "k d"] | None
+) -> tuple[np.ndarray, list[csr_matrix]]:
     """Grid nodes (G, 2) and a graph for each neighbourhood.
 
-    Nodes and all mid-points of edges lie on one grid of half the step, which is probed once.
+    Nodes and all mid-points of edges lie on one grid of half the step, which is probed once. The margin is
+    the spread of the data alone, so that points among them have one grid, few or many.
     """
-    pad = MARGIN * box.std(dim=0, correction=0)
+    box = points if data is None else torch.cat([points, data])
+    pad = MARGIN * (points if data is None or len(data) < 2 else data).std(dim=0, correction=0)
     low, high = box.amin(0) - pad, box.amax(0) + pad
     t = torch.linspace(0, 1, 2 * GRID - 1, dtype=box.dtype, device=box.device)
     fine = torch.stack(

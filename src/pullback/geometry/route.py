@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pullback.geometry.energy import CurveEnergy, Curves, EmbeddingEnergy, TensorEnergy
 from pullback.geometry.spline import LOBATTO_INNER, LOBATTO_WEIGHTS, Spline, spline_through
 from pullback.jets import PackedJet, directional_jet, jet
-from pullback.jets.taylor import layers_of
+from pullback.jets.taylor import layers_of, survey
 from pullback.metrics import BaseMetric
 from pullback.typing import Map
 
@@ -99,6 +99,10 @@ class Route(ABC):
         """Discrete energy E_n, differentiable with respect to points and parameters."""
 
     @abstractmethod
+    def momenta(self, points: Curves) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d"]]:
+        """The discrete momenta: covectors -½ ∂E_n/∂z_0 and ½ ∂E_n/∂z_n."""
+
+    @abstractmethod
     def inspect(self, points: Curves) -> Inspection:
         """Measurements of discrete geodesics, in as few sweeps as they allow."""
 
@@ -135,7 +139,9 @@ class Extrinsic(Route):
 
     def cast(self, dtype: torch.dtype) -> "Extrinsic":
         module = self.embedding
-        if not isinstance(module, nn.Module) or any(layer.rule is None for layer in layers_of(module)):
+        if not isinstance(module, nn.Module) or any(
+            layer.rule is None for layer in survey(layers_of(module))
+        ):
             return self
         numbers = [*module.parameters(), *module.buffers()]
         if all(number.dtype == dtype for number in numbers) or not all(number.is_leaf for number in numbers):
@@ -167,6 +173,15 @@ class Extrinsic(Route):
 
     def discrete_energy(self, points: Curves) -> Float[Tensor, " m"]:
         return (points.shape[1] - 1) * self._images(points).diff(dim=1).square().sum((1, 2))
+
+    def momenta(self, points: Curves) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d"]]:
+        n, (m, _, d) = points.shape[1] - 1, points.shape
+        ends = jet(self.embedding, points[:, [0, -1]].reshape(-1, d), 1, packed=True)
+        assert isinstance(ends, PackedJet)
+        F, *J = ends.rows.unflatten(1, (m, 2))
+        steps = self._images(points[:, [1, -2]]) - F
+        pulled = n * torch.einsum("amkq,mkq->mka", torch.stack(J), steps)
+        return pulled[:, 0], -pulled[:, 1]
 
     def inspect(self, points: Curves) -> Inspection:
         size = max(1, SPEED_POINTS // points.shape[1])
@@ -250,18 +265,20 @@ class Intrinsic(Route):
         )
         return (nodes - 1) * torch.einsum("mka,mkab,mkb->m", delta, g, delta)
 
-    def inspect(self, points: Curves) -> Inspection:
+    def momenta(self, points: Curves) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d"]]:
         m, n = points.shape[0], points.shape[1] - 1
         low = torch.cat([points[:, 0], points[:, -2]])
         delta = torch.cat([points[:, 1], points[:, -1]]) - low
         middle = low + delta / 2
         lowered = torch.einsum("nab,nb->na", self.metric.tensor(middle), delta)
         q = torch.einsum("nabc,na,nb->nc", self.metric.derivative(middle), delta, delta) / 4
+        return n * (lowered - q)[:m], n * (lowered + q)[m:]
+
+    def inspect(self, points: Curves) -> Inspection:
         speeds = self.speeds(points)
         doubled = self.discrete_energy(spline_through(points).doubled())
         unknown = torch.full_like(doubled, torch.nan)
-        momenta = n * (lowered - q)[:m], n * (lowered + q)[m:]
-        return Inspection(speeds, unknown, unknown, doubled, *momenta, unknown)
+        return Inspection(speeds, unknown, unknown, doubled, *self.momenta(points), unknown)
 
 
 def _norm(g: Tensor, delta: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import torch
@@ -14,7 +14,14 @@ from pullback.geometry.curve import check_curves
 from pullback.geometry.energy import Curves
 from pullback.geometry.geodesics import Geodesic
 from pullback.jets import directional_jet
-from pullback.metrics import BaseMetric, PullbackMetric, as_metric
+from pullback.metrics import (
+    BaseMetric,
+    EnsembleMetric,
+    ExpectedPullbackMetric,
+    PullbackMetric,
+    SumMetric,
+    as_metric,
+)
 from pullback.typing import Map
 from pullback.validation import check_choice
 
@@ -103,7 +110,9 @@ def energy_shares(
         share_i = n Σ_k (φ_i(f(z_{k+1})) - φ_i(f(z_k)))² ≈ ∫ w_i (J_i ż)² dt.
 
     Where the ambient has no flattening, share_i = n Σ_k v_i (W v)_i at the mid-points of the segments, with
-    v = J(z_{k+1} - z_k): the energy of the tensor path.
+    v = J(z_{k+1} - z_k): the energy of the tensor path. Of an `EnsembleMetric` the fields are means over the
+    members; of an `ExpectedPullbackMetric` the shares of mean and scale are added, and ``signed`` and
+    ``total_variation`` are those of the mean. Of another sum, the columns are the outputs of its embedding.
 
     Args:
         metric: any object with ``tensor``; features need a decoder or an embedding.
@@ -215,6 +224,7 @@ def _names(names: Any, width: int) -> tuple[str, ...] | None:
 
 
 Split = Callable[[Curves], Parts]
+Splitter = Callable[[BaseMetric, Tensor], tuple[Split, int]]
 
 
 def _images(f: Map, curves: Curves) -> Float[Tensor, "m N q"]:
@@ -231,8 +241,36 @@ def _summed(product: Tensor, steps: Tensor) -> Parts:
     return steps.shape[1] * product.sum(1), steps.sum(1), steps.abs().sum(1)
 
 
+def _mixed(part: Splitter, metric: SumMetric, z: Float[Tensor, "m d"]) -> tuple[Split, int]:
+    """Split the energy of every member and add up what has the same name."""
+    splits, widths = zip(*(part(member, z) for member in metric.members), strict=True)
+    # The scale of a noise does not rise or fall with the feature that it blurs.
+    weights = (1.0, 0.0) if isinstance(metric, ExpectedPullbackMetric) else metric.weights
+    mean = torch.tensor(weights, dtype=torch.float64) / sum(weights)
+
+    def split(curves: Curves) -> Parts:
+        values, signed, total_variation = zip(*(one(curves) for one in splits), strict=True)
+        share = torch.tensor(metric.weights, dtype=torch.float64).to(values[0])
+        return (
+            torch.einsum("k,kmq->mq", share, torch.stack(values)),
+            torch.einsum("k,kmq->mq", mean.to(share), torch.stack(signed)),
+            torch.einsum("k,kmq->mq", mean.to(share), torch.stack(total_variation)),
+        )
+
+    return split, sum(widths)
+
+
+def _adds_up(metric: BaseMetric) -> TypeGuard[SumMetric]:
+    """Whether the members of a sum have the same features."""
+    if isinstance(metric, EnsembleMetric | ExpectedPullbackMetric):
+        return True
+    return isinstance(metric, SumMetric) and len(metric.members) == 1
+
+
 def _features(metric: BaseMetric, z: Float[Tensor, "m d"]) -> tuple[Split, int]:
     """Split by the outputs of the decoder, or of the embedding where there is no decoder."""
+    if _adds_up(metric):
+        return _mixed(_features, metric, z)
     ambient = metric.ambient if isinstance(metric, PullbackMetric) else None
     decoder = metric.decoder if isinstance(metric, PullbackMetric) else metric.embedding
     embedding = metric.embedding
@@ -275,6 +313,8 @@ def _rows(decoder: Map) -> Map:
 
 def _factors(metric: BaseMetric, z: Float[Tensor, "m d"]) -> tuple[Split, int]:
     """Split by the columns of a low-rank factor."""
+    if _adds_up(metric):
+        return _mixed(_factors, metric, z)
     if not isinstance(metric, PullbackMetric) or not isinstance(metric.ambient, LowRank):
         raise ValueError(
             f"by: expected 'feature' or 'latent' without a LowRank ambient, got 'factor' for {metric!r}"
@@ -306,7 +346,7 @@ def _coordinates(metric: BaseMetric, z: Float[Tensor, "m d"]) -> tuple[Split, in
     return split, z.shape[1] ** 2
 
 
-_SPLITS: dict[str, Callable[[BaseMetric, Tensor], tuple[Split, int]]] = {
+_SPLITS: dict[str, Splitter] = {
     "feature": _features,
     "factor": _factors,
     "latent": _coordinates,

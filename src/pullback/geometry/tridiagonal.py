@@ -1,6 +1,7 @@
 """Symmetric block-tridiagonal systems, one for every curve of a batch."""
 
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 import torch
@@ -13,8 +14,8 @@ DENSE_LIMIT = 256
 
 
 def solve_block_tridiagonal(
-    diagonal: Float[Tensor, "m K d d"], upper: Float[Tensor, "m L d d"], right: Float[Tensor, "m K d"]
-) -> Float[Tensor, "m K d"]:
+    diagonal: Float[Tensor, "m K d d"], upper: Float[Tensor, "m L d d"], right: Float[Tensor, "m K d *r"]
+) -> Float[Tensor, "m K d *r"]:
     """x with A x = right, where A has blocks D_k on the diagonal, U_k above and U_kᵀ below it.
 
     On the CPU all systems form one band matrix (they do not couple), factorised by LAPACK in float64 with row
@@ -24,7 +25,7 @@ def solve_block_tridiagonal(
     Args:
         diagonal: D_k, K blocks a curve.
         upper: U_k, L = K - 1 blocks a curve.
-        right: right-hand sides.
+        right: right-hand sides, (m, K, d), or r of them a curve, (m, K, d, r).
     Returns: solutions; NaN for a curve whose matrix is singular.
     """
     if diagonal.device.type == "cpu":
@@ -56,10 +57,11 @@ def _banded(diagonal: Tensor, upper: Tensor, right: Tensor) -> Tensor:
         band[:, 1:, columns, above] = U
         band[:, :-1, columns, below] = U.swapaxes(2, 3)
     flat = band.reshape(m * K * d, 3 * width + 1).T
-    solution, info = _SOLVE_BAND(width, width, flat, right.double().numpy().reshape(-1), overwrite_ab=1)[2:]
+    sides = right.double().numpy().reshape(m * K * d, prod(right.shape[3:]))
+    solution, info = _SOLVE_BAND(width, width, flat, sides, overwrite_ab=1)[2:]
     if info > 0:
         return _dense(diagonal.double(), upper.double(), right.double()).to(right.dtype)
-    return torch.from_numpy(solution.reshape(m, K, d)).to(right.dtype)
+    return torch.from_numpy(solution.reshape(right.shape)).to(right.dtype)
 
 
 def _dense(diagonal: Tensor, upper: Tensor, right: Tensor) -> Tensor:
@@ -70,25 +72,26 @@ def _dense(diagonal: Tensor, upper: Tensor, right: Tensor) -> Tensor:
     if K > 1:
         matrix[:, k[:-1], :, k[1:]] = upper.transpose(0, 1)
         matrix[:, k[1:], :, k[:-1]] = upper.transpose(0, 1).mT
-    solution, info = torch.linalg.solve_ex(matrix.reshape(m, K * d, K * d), right.reshape(m, K * d))
-    return torch.where((info == 0)[:, None], solution, torch.nan).reshape(m, K, d)
+    sides = right.reshape(m, K * d, prod(right.shape[3:]))
+    solution, info = torch.linalg.solve_ex(matrix.reshape(m, K * d, K * d), sides)
+    return torch.where((info == 0)[:, None, None], solution, torch.nan).reshape(right.shape)
 
 
 def _eliminated(diagonal: Tensor, upper: Tensor, right: Tensor) -> Tensor:
     """Block elimination, pivoting inside the blocks."""
-    K = diagonal.shape[1]
+    (K, d), count = diagonal.shape[1:3], prod(right.shape[3:])
     carry, reduced = [], []
     for k in range(K):
-        D, r = diagonal[:, k], right[:, k, :, None]
+        D, r = diagonal[:, k], right[:, k].reshape(len(right), d, count)
         if k:
             lower = upper[:, k - 1].mT
             D, r = D - lower @ carry[-1], r - lower @ reduced[-1]
         sides = torch.cat([upper[:, k], r], dim=-1) if k < K - 1 else r
         solved, info = torch.linalg.solve_ex(D, sides)
         solved = torch.where((info == 0)[:, None, None], solved, torch.nan)
-        carry.append(solved[..., :-1])
-        reduced.append(solved[..., -1:])
+        carry.append(solved[..., :-count])
+        reduced.append(solved[..., -count:])
     x = [reduced[-1]]
     for k in range(K - 2, -1, -1):
         x.append(reduced[k] - carry[k] @ x[-1])
-    return torch.stack(x[::-1], dim=1).squeeze(-1)
+    return torch.stack(x[::-1], dim=1).reshape(right.shape)

@@ -29,7 +29,10 @@ def magnification(metric: Any, z: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     Args:
         metric: any object with ``tensor``.
         z: points, (n, d).
-    Returns: (n,); -inf where the metric is degenerate (logged). Differentiable.
+    Returns: (n,); -inf where the decoder's Jacobian has not full rank and NaN where it is not finite (both
+        logged). Differentiable.
+    Raises:
+        ValueError: a metric known by its tensor alone is not positive definite at a point.
     Example:
         >>> import torch
         >>> from pullback.geometry.reference import PoincareDisk
@@ -38,9 +41,13 @@ def magnification(metric: Any, z: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """
     known = as_metric(metric)
     check_points("z", z, known.dim)
-    if len(z) <= CHUNK_POINTS:
-        return known.logdet(z) / 2
-    return torch.cat([known.logdet(part) for part in z.split(CHUNK_POINTS)]) / 2
+    logdet = torch.cat([known.logdet(part) for part in z.split(CHUNK_POINTS)])
+    lost = torch.isnan(logdet)
+    if bool(lost.any()):
+        logger.warning(
+            "the metric is not finite at %d points, first at row %d", lost.sum(), lost.nonzero()[0]
+        )
+    return logdet / 2
 
 
 @dataclass(frozen=True)
@@ -82,9 +89,11 @@ def volume(
         method: "grid" (mid-points; exact to rounding for a periodic box) or "montecarlo" (uniform draws).
         n: points an axis of the grid, even (200), or draws (10 000).
         generator: source of the draws.
-    Returns: `Volume`, with an estimate of its relative error.
+    Returns: `Volume`, with an estimate of its relative error; zero where the decoder's rank is below d
+        everywhere.
     Raises:
-        ValueError: a box of another shape or without interior, an odd or too small ``n``.
+        ValueError: a box of another shape or without interior, an odd or too small ``n``, or a metric that is
+            not finite in a part of the box.
     Example:
         >>> import math, torch
         >>> from pullback.geometry.reference import Torus
@@ -116,7 +125,8 @@ def _grid_volume(metric: Any, box: Tensor, n: int, size: float) -> Volume:
     if n % 2:
         raise ValueError(f"n: expected an even number of points an axis, got {n}")
     fine, coarse = (_log_mean(metric, box, count) + size for count in (n, n // 2))
-    return Volume(fine, abs(math.expm1(coarse - fine)), n ** len(box) + (n // 2) ** len(box), "grid")
+    error = abs(math.expm1(coarse - fine)) if fine > -math.inf else 0.0
+    return Volume(fine, error, n ** len(box) + (n // 2) ** len(box), "grid")
 
 
 def _log_mean(metric: Any, box: Tensor, n: int) -> float:
@@ -129,17 +139,32 @@ def _log_mean(metric: Any, box: Tensor, n: int) -> float:
     for numbers in torch.arange(n**d, device=box.device).split(CHUNK_POINTS):
         digits = [numbers // n**axis % n for axis in range(d)]
         z = torch.stack([axes[axis][digit] for axis, digit in enumerate(digits)], dim=1)
-        part = float(torch.logsumexp(magnification(metric, z).double(), 0))
+        part = float(torch.logsumexp(_finite_logs(metric, z), 0))
         total = float(np.logaddexp(total, part))
     return total - d * math.log(n)
+
+
+def _finite_logs(metric: Any, z: Tensor) -> Tensor:
+    """`magnification` in double precision, where it is a number."""
+    logs = magnification(metric, z).double()
+    lost = torch.isnan(logs) | (logs == math.inf)
+    if bool(lost.any()):
+        at = [round(x, 4) for x in z[int(lost.nonzero()[0])].tolist()]
+        raise ValueError(
+            f"metric: expected a finite tensor in the box, got none at z = {at}; shrink the box or check the "
+            "decoder"
+        )
+    return logs
 
 
 def _random_volume(
     metric: Any, box: Tensor, n: int, size: float, generator: torch.Generator | None
 ) -> Volume:
     u = torch.rand(n, len(box), generator=generator, dtype=box.dtype, device=box.device)
-    logs = magnification(metric, box[:, 0] + u * (box[:, 1] - box[:, 0])).double()
+    logs = _finite_logs(metric, box[:, 0] + u * (box[:, 1] - box[:, 0]))
     top = logs.max()
+    if float(top) == -math.inf:
+        return Volume(-math.inf, 0.0, n, "montecarlo")
     density = torch.exp(logs - top)
     mean = density.mean()
     error = float(density.std() / mean) / math.sqrt(n)

@@ -215,6 +215,9 @@ def contracted(module: Map, state: JetState, beta: Tensor, order: int) -> Tensor
     mode, so memory grows with d and not with d².
     """
     d = state.dim
+    at = indices(d, state.value.device)
+    if 0 in beta.shape[:2]:
+        return beta.new_zeros(beta.shape[1], beta.shape[0], len(at.i if order == 2 else at.a))
     quiet = not torch.is_grad_enabled()
     with differentiable():
         value, rows = ordinary(state.value), ordinary(state.expanded().rows)
@@ -227,11 +230,12 @@ def contracted(module: Map, state: JetState, beta: Tensor, order: int) -> Tensor
             function = torch.func.grad(scalar)
             for _ in range(order - 1):
                 function = torch.func.jacfwd(function)
-            return function(torch.zeros(d, dtype=v.dtype, device=v.device))
+            result = function(torch.zeros(d, dtype=v.dtype, device=v.device))
+            # vmap cannot move the axis of a result that depends on nothing, as behind a constant module.
+            return result + 0 * covector.sum()
 
         over_points = torch.func.vmap(at_covector, in_dims=(0, 1, 0))
         full = torch.func.vmap(over_points, in_dims=(None, None, 0), out_dims=1)(value, rows, ordinary(beta))
-        at = indices(d, value.device)
         packed = full[..., at.i, at.j] if order == 2 else full[..., at.a, at.b, at.c]
     return packed.detach() if quiet else packed
 

@@ -155,6 +155,13 @@ def jet(
     x = check_map(f, x)
     if chunk_size is not None:
         check_whole("chunk_size", chunk_size)
+    if order > 1 and is_piecewise_linear(list(survey(layers_of(f)))):
+        warnings.warn(
+            "second derivatives vanish almost everywhere; use a smooth activation (Softplus, SiLU, GELU, "
+            "Tanh) for curvature and geodesics",
+            PiecewiseLinearWarning,
+            stacklevel=2,
+        )
     with torch.autocast(x.device.type, enabled=False):
         state, method = _compute(f, x, order, chunk_size, fallback)
     if packed:
@@ -163,18 +170,21 @@ def jet(
     return _unpack(state.value, state.rows, x.shape[1], order, method)
 
 
+def derivatives(f: Map, x: Points, order: int) -> list[Tensor]:
+    """Value and derivatives up to ``order`` without a warning: for formulas true on each linear piece."""
+    x = check_map(f, x)
+    with torch.autocast(x.device.type, enabled=False):
+        state, method = _compute(f, x, order, None, "module")
+    full = _unpack(state.value, state.rows, x.shape[1], order, method)
+    known = (full.value, full.jacobian, full.hessian, full.third)
+    return [part for part in known if part is not None]
+
+
 def _compute(f: Map, x: Tensor, order: int, chunk_size: int | None, fallback: str) -> tuple[JetState, Method]:
     layers = layers_of(f)
     missing = unknown(layers)
     if fallback == "error":
         check_known(layers)
-    if order > 1 and is_piecewise_linear(list(survey(layers))):
-        warnings.warn(
-            "second derivatives vanish almost everywhere; use a smooth activation (Softplus, SiLU, GELU, "
-            "Tanh) for curvature and geodesics",
-            PiecewiseLinearWarning,
-            stacklevel=3,
-        )
     brute = fallback == "nested" or (bool(missing) and layers == missing)
     method: Method = "nested" if brute else "mixed" if missing else "layerwise"
     if order == 0:

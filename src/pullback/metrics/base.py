@@ -1,20 +1,26 @@
 """What every metric offers: the tensor is asked of it, the rest has defaults.
 
 Geometry sees a metric only through `BaseMetric`; `as_metric` gives the same face to any object with
-``tensor``.
+``tensor``. Metrics can be added and multiplied by positive numbers; the result is a `SumMetric`.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from pullback.jets import Jet, jet
+from pullback.jets import Stack
+from pullback.jets.gemm import transforms_active
+from pullback.jets.jet import derivatives
+from pullback.metrics import embedded
+from pullback.metrics.compact import compact
 from pullback.typing import Map
-from pullback.validation import check_whole
+from pullback.validation import check_positive, check_whole
 
 Points = Float[Tensor, "n d"]
 Tensors = Float[Tensor, "n d d"]
@@ -34,14 +40,6 @@ def cholesky(g: Float[Tensor, "*n d d"], *, name: str = "tensor(z)") -> Float[Te
         return factor.to(g)
     row = int(info.flatten().nonzero()[0])
     raise ValueError(not_positive(name, row, g.reshape(-1, *g.shape[-2:])[row]))
-
-
-def derivatives(f: Map, z: Points, order: int) -> list[Tensor]:
-    """Value and derivatives of ``f`` up to ``order``."""
-    result = jet(f, z, order)
-    assert isinstance(result, Jet)
-    known = [result.value, result.jacobian, result.hessian, result.third]
-    return [part for part in known if part is not None]
 
 
 def not_positive(name: str, row: int, g: Tensor) -> str:
@@ -78,32 +76,65 @@ class BaseMetric(ABC):
         return self.embedding
 
     def inverse(self, z: Points) -> Tensors:
-        """Inverse tensor, from a Cholesky factor."""
+        """Inverse tensor, from the QR of an embedding's Jacobian or else from a Cholesky factor.
+
+        Raises:
+            ValueError: the tensor is not positive definite at a point.
+        """
+        if self.embedding is not None:
+            return self._sound(z, embedded.reduce_jacobian(self.embedding, z, embedded.inverse_gram))
         return torch.cholesky_inverse(cholesky(self.tensor(z)))
 
+    def _sound(self, z: Points, inverse: Tensors) -> Tensors:
+        """The inverse if it is one; ``ValueError`` naming the first point where the tensor has none."""
+        if transforms_active(inverse):
+            return inverse
+        bad = ~torch.isfinite(inverse).all(-1).all(-1)
+        if bool(bad.any()):
+            row = int(bad.nonzero()[0])
+            raise ValueError(not_positive("tensor(z)", row, self.tensor(z[row : row + 1])[0]))
+        return inverse
+
     def logdet(self, z: Points) -> Float[Tensor, " n"]:
-        """log det g, from a Cholesky factor."""
+        """log det g, from the QR of an embedding's Jacobian or else from a Cholesky factor."""
+        if self.embedding is not None:
+            return embedded.reduce_jacobian(self.embedding, z, embedded.log_determinant)
         return 2 * cholesky(self.tensor(z)).diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def derivative(self, z: Points) -> Float[Tensor, "n d d d"]:
-        """∂_c g_ab as [n, a, b, c], by a first-order jet of the lower triangle of g."""
-        return _unpack(derivatives(self._triangle, z, 1)[-1], z.shape[1])
+        """∂_c g_ab as [n, a, b, c], from an embedding or by a first-order jet of the lower triangle of g."""
+        if self.embedding is not None:
+            return embedded.first_derivative(self.embedding, z)
+        return unpack(derivatives(self._triangle, z, 1)[-1], z.shape[1])
 
     def second_derivative(self, z: Points) -> Float[Tensor, "n d d d d"]:
-        """∂_c ∂_e g_ab as [n, a, b, c, e], by a second-order jet of the lower triangle of g."""
-        return _unpack(derivatives(self._triangle, z, 2)[-1], z.shape[1])
+        """∂_c ∂_e g_ab as [n, a, b, c, e], from an embedding or by a jet of the triangle of g."""
+        if self.embedding is not None:
+            return embedded.second_derivative(self.embedding, z)
+        return unpack(derivatives(self._triangle, z, 2)[-1], z.shape[1])
 
     def hamiltonian_force(self, z: Points, p: Points) -> Points:
         """-½ pᵀ ∂_c g⁻¹ p = ½ vᵀ ∂_c g v with v = g⁻¹ p: the force of geodesic flow on the momentum p."""
         v = torch.cholesky_solve(p.unsqueeze(-1), cholesky(self.tensor(z))).squeeze(-1)
         return torch.einsum("nabc,na,nb->nc", self.derivative(z), v, v) / 2
 
+    def __add__(self, other: Any) -> "SumMetric":
+        return SumMetric([self, other])
+
+    def __radd__(self, other: Any) -> "BaseMetric":
+        return self if isinstance(other, Real) and other == 0 else SumMetric([other, self])
+
+    def __mul__(self, factor: Any) -> "SumMetric":
+        return SumMetric([self], weights=[factor])
+
+    __rmul__ = __mul__
+
     def _triangle(self, z: Tensor) -> Tensor:
         rows, columns = torch.tril_indices(z.shape[1], z.shape[1], device=z.device)
         return self.tensor(z)[:, rows, columns]
 
 
-def _unpack(triangle: Tensor, d: int) -> Tensor:
+def unpack(triangle: Tensor, d: int) -> Tensor:
     """(n, d(d+1)/2, ...) to the symmetric (n, d, d, ...)."""
     rows, columns = torch.tril_indices(d, d, device=triangle.device)
     position = torch.empty(d, d, dtype=torch.long, device=triangle.device)
@@ -157,6 +188,84 @@ class AdaptedMetric(BaseMetric):
 
     def __repr__(self) -> str:
         return f"AdaptedMetric({self.source!r})"
+
+
+class SumMetric(BaseMetric):
+    """g = Σ_k w_k g_k, with positive weights; also made by ``g1 + g2`` and ``2.0 * g``.
+
+    If every member has an embedding F_k, the maps √w_k F_k side by side are an embedding of the sum.
+
+    Args:
+        metrics: members, any objects with ``tensor``.
+        weights: one positive number a member; None is 1 for all.
+    Raises:
+        TypeError: a member without ``tensor``, or a weight that is no number.
+        ValueError: no members, members of different latent dimension, or another number of weights.
+    Example:
+        >>> import torch
+        >>> from pullback.metrics import EuclideanMetric
+        >>> metric = from_tensor(lambda z: torch.diag_embed(z**2), 2) + 0.5 * EuclideanMetric(2)
+        >>> metric.tensor(torch.tensor([[1.0, 2.0]]))
+        tensor([[[1.5000, 0.0000],
+                 [0.0000, 4.5000]]])
+    """
+
+    def __init__(self, metrics: Sequence[Any], weights: Sequence[Any] | None = None):
+        if not isinstance(metrics, Sequence) or len(metrics) == 0:
+            raise ValueError(f"metrics: expected a list of at least one metric, got {metrics!r}")
+        weights = [1.0] * len(metrics) if weights is None else weights
+        if len(weights) != len(metrics):
+            raise ValueError(f"weights: expected {len(metrics)} like metrics, got {len(weights)}")
+        members: list[BaseMetric] = []
+        factors: list[float] = []
+        for metric, weight in zip(map(as_metric, metrics), weights, strict=True):
+            if not isinstance(weight, Real):
+                raise TypeError(f"weights: expected numbers, got {type(weight).__name__}")
+            check_positive("weights", float(weight))
+            # A sum of sums is one sum, so that its embedding is one stack.
+            nested = type(metric) is SumMetric
+            members += metric.members if nested else [metric]  # type: ignore[attr-defined]
+            factors += [float(weight) * w for w in (metric.weights if nested else (1.0,))]  # type: ignore[attr-defined]
+        self.members, self.weights = tuple(members), tuple(factors)
+        dims = {member.dim for member in members} - {None}
+        if len(dims) > 1:
+            raise ValueError(f"metrics: expected one latent dimension, got {sorted(dims)}")  # type: ignore[type-var]
+        self.dim = dims.pop() if dims else None
+
+    def _sum(self, parts: Sequence[Tensor]) -> Tensor:
+        total = self.weights[0] * parts[0]
+        for weight, part in zip(self.weights[1:], parts[1:], strict=True):
+            total = total + weight * part
+        return total
+
+    def tensor(self, z: Points) -> Tensors:
+        """Σ_k w_k g_k(z)."""
+        return self._sum([member.tensor(z) for member in self.members])
+
+    def derivative(self, z: Points) -> Float[Tensor, "n d d d"]:
+        """Σ_k w_k ∂_c (g_k)_ab as [n, a, b, c]."""
+        return self._sum([member.derivative(z) for member in self.members])
+
+    def second_derivative(self, z: Points) -> Float[Tensor, "n d d d d"]:
+        """Σ_k w_k ∂_c ∂_e (g_k)_ab as [n, a, b, c, e]."""
+        return self._sum([member.second_derivative(z) for member in self.members])
+
+    @property
+    def embedding(self) -> Map | None:
+        """[√w_1 F_1, √w_2 F_2, ..], or None where a member has no embedding."""
+        maps = [member.embedding for member in self.members]
+        known = [f for f in maps if f is not None]
+        if len(known) < len(maps):
+            return None
+        return Stack(*known, scales=[math.sqrt(weight) for weight in self.weights])
+
+    def compact_embedding(self) -> Map | None:
+        """The stack of the members' compact embeddings."""
+        embedding = self.embedding
+        return compact(embedding) if isinstance(embedding, nn.Module) else None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self.members)!r}, weights={list(self.weights)!r})"
 
 
 def from_tensor(function: Callable[[Tensor], Tensor], dim: int) -> TensorMetric:

@@ -1,7 +1,6 @@
 """The metric that a decoder pulls back from data space."""
 
-import logging
-from collections.abc import Iterable
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -9,17 +8,16 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from pullback.ambient import Categorical, Euclidean, LowRank, ScaleFlattening
-from pullback.jets import Product, Residual, metric_jet
+from pullback.ambient import Categorical, Euclidean, LowRank, Paired
+from pullback.jets import Product, Residual, Stack
+from pullback.jets.jet import derivatives
 from pullback.jets.rules import LEAVES
 from pullback.jets.taylor import layers_of
-from pullback.metrics.base import BaseMetric, Points, Tensors, derivatives
+from pullback.metrics import embedded, paired
+from pullback.metrics.base import BaseMetric, Points, Tensors
+from pullback.metrics.chunks import by_chunks
+from pullback.metrics.compact import compact, leaves
 from pullback.typing import Ambient, Map
-
-logger = logging.getLogger(__name__)
-
-# From this many points on, reducing the last layers once costs less than carrying their outputs everywhere.
-COMPACT_POINTS = 256
 
 
 class PullbackMetric(BaseMetric):
@@ -65,6 +63,7 @@ class PullbackMetric(BaseMetric):
     @property
     def embedding(self) -> Map | None:
         """F = phi∘f, or None where the ambient has no flattening."""
+        self._check_mode()
         if self._flattening is None:
             return None
         if isinstance(self._flattening, nn.Identity):
@@ -94,7 +93,6 @@ class PullbackMetric(BaseMetric):
         |W(h - h')| = |R(h - h')| for W = QR, so no length changes; a decoder of 20 000 genes costs as much as
         its last hidden layer is wide. The layers are copies: compute with it, do not train it.
         """
-        self._check_mode()
         embedding = self.embedding
         return compact(embedding) if isinstance(embedding, nn.Module) else embedding
 
@@ -102,81 +100,86 @@ class PullbackMetric(BaseMetric):
         if any(layer.training for layer in self._coupled):
             raise ValueError("decoder is in train mode; call decoder.eval()")
 
-    def _factor(self, z: Tensor) -> Tensor:
-        """M (n, q, d) with g = MᵀM."""
-        self._check_mode()
-        d = z.shape[1]
-        if isinstance(self.ambient, LowRank):
-            at = self.ambient.at(z)
-            p, r = at.factor.shape[-2:]  # type: ignore[union-attr]
-            if r < d:
-                raise ValueError(
-                    f"ambient: expected a factor of rank r >= d for a metric on d={d} dimensions, "
-                    f"got p={p}, r={r} at n={len(z)} points"
-                )
-            if self._flattening is None:
-                return at.project(_jacobian(self._rows, z))
-        many = len(z) >= COMPACT_POINTS and not torch.is_grad_enabled()
-        embedding = self.compact_embedding() if many else self.embedding
-        assert embedding is not None
-        return _jacobian(embedding, z)
-
-    @property
-    def _has_factor(self) -> bool:
-        return self._flattening is not None or isinstance(self.ambient, LowRank)
-
     def tensor(self, z: Points) -> Tensors:
         """g = MᵀM with M = UᵀJ or the Jacobian of phi∘f, never p x p."""
-        if self._has_factor:
-            M = self._factor(z)
-            return M.mT @ M
+        if self._by_factor:
+            return self._from_factor(z, embedded.gram)
+        if self.embedding is not None:
+            self._check_rank(z)
+            return embedded.reduce_jacobian(self.embedding, z, embedded.gram)
         self._check_mode()
+        size = embedded.points_at_once(self._rows, z, 2 + 3 * z.shape[1])
+        return by_chunks(self._weighted, z, size, self._rows)
+
+    def _weighted(self, z: Tensor) -> Tensor:
         y, J = derivatives(self._rows, z, 1)
         g = J.mT @ self.ambient.apply(y, J)
         return (g + g.mT) / 2
 
+    @property
+    def _by_factor(self) -> bool:
+        """Whether W = U Uᵀ with a U that changes with z."""
+        return isinstance(self.ambient, LowRank) and self._flattening is None
+
+    def _check_rank(self, z: Tensor) -> None:
+        if isinstance(self.ambient, LowRank) and isinstance(self.ambient.factor, Tensor):
+            _check_rank(self.ambient.factor, z)
+
+    def _from_factor(self, z: Tensor, reduction: Callable[[Tensor], Tensor]) -> Tensor:
+        """``reduction`` of M = U(z)ᵀJ, a bounded number of points at a time."""
+        self._check_mode()
+        ambient = self.ambient
+        assert isinstance(ambient, LowRank)
+
+        def part(z: Tensor) -> Tensor:
+            at = ambient.at(z)
+            assert isinstance(at.factor, Tensor)
+            _check_rank(at.factor, z)
+            return reduction(at.project(derivatives(self._rows, z, 1)[1]))
+
+        with torch.no_grad():
+            r = ambient.at(z[:1]).factor.shape[-1] if len(z) else 1  # type: ignore[union-attr]
+        size = embedded.points_at_once(self._rows, z, 2 + z.shape[1] + r)
+        return by_chunks(part, z, size, self._rows)
+
     def logdet(self, z: Points) -> Float[Tensor, " n"]:
         """2 Σ ln|diag R| from QR of M (JᵀJ would square the condition); -inf where the rank is below d."""
-        if not self._has_factor:
-            return super().logdet(z)
-        R = _triangular(self._factor(z))
-        diagonal = R.diagonal(dim1=-2, dim2=-1).abs()
-        deficient = (diagonal == 0).any(-1)
-        if bool(deficient.any()):
-            logger.warning(
-                "the decoder's Jacobian has rank below %d at %d points", z.shape[1], int(deficient.sum())
-            )
-        return 2 * torch.log(diagonal).sum(-1)
+        self._check_rank(z)
+        return self._from_factor(z, embedded.log_determinant) if self._by_factor else super().logdet(z)
 
     def inverse(self, z: Points) -> Tensors:
         """R⁻¹ R⁻ᵀ from QR of M."""
-        if not self._has_factor:
-            return super().inverse(z)
-        R = _triangular(self._factor(z))
-        eye = torch.eye(z.shape[1], dtype=z.dtype, device=z.device).expand_as(R)
-        half = torch.linalg.solve_triangular(R, eye, upper=True)
-        return half @ half.mT
+        self._check_rank(z)
+        if self._by_factor:
+            return self._sound(z, self._from_factor(z, embedded.inverse_gram))
+        return super().inverse(z)
 
     def derivative(self, z: Points) -> Float[Tensor, "n d d d"]:
-        """∂_c g_ab = C[b,a,c] + C[a,b,c] with C[a,b,c] = <F_a, F_bc> as [n, a, b, c]."""
+        """∂_c g_ab as [n, a, b, c]."""
         self._check_mode()
-        if self.embedding is None:
-            return super().derivative(z)
-        C = metric_jet(self.embedding, z).christoffel_first
-        return C + C.transpose(1, 2)
+        if isinstance(self.ambient, Paired):
+            return paired.first_derivative(self._rows, self.ambient, z)
+        return super().derivative(z)
+
+    def second_derivative(self, z: Points) -> Float[Tensor, "n d d d d"]:
+        """∂_c ∂_e g_ab as [n, a, b, c, e]."""
+        self._check_mode()
+        if isinstance(self.ambient, Paired):
+            return paired.second_derivative(self._rows, self.ambient, z)
+        return super().second_derivative(z)
 
     def __repr__(self) -> str:
         return f"PullbackMetric({type(self.decoder).__name__}, ambient={type(self.ambient).__name__})"
 
 
-def _jacobian(f: Map, z: Tensor) -> Tensor:
-    return derivatives(f, z, 1)[1]
-
-
-def _triangular(M: Tensor) -> Tensor:
-    """R of the QR of (n, q, d); for q < d the missing rows are zero."""
-    R = torch.linalg.qr(M, mode="reduced").R
-    return R if R.shape[-2] == R.shape[-1] else nn.functional.pad(R, (0, 0, 0, R.shape[-1] - R.shape[-2]))
+def _check_rank(factor: Tensor, z: Tensor) -> None:
+    """Raise ``ValueError`` where W = U Uᵀ has too low a rank for a metric."""
+    (p, r), d = factor.shape[-2:], z.shape[1]
+    if r < d:
+        raise ValueError(
+            f"ambient: expected a factor of rank r >= d for a metric on d={d} dimensions, "
+            f"got p={p}, r={r} at n={len(z)} points"
+        )
 
 
 def _as_rows(y: Tensor) -> Tensor:
@@ -198,26 +201,15 @@ def _returns_rows(decoder: nn.Module) -> bool:
             isinstance(layer.module, nn.Flatten) and (layer.module.start_dim, layer.module.end_dim) == (1, -1)
         ):
             return True
-        if kind is nn.Unflatten or kind not in (*LEAVES, Residual, Product):
+        if kind is nn.Unflatten or kind not in (*LEAVES, Residual, Product, Stack):
             return False
     return True
-
-
-def _leaves(module: nn.Module) -> list[nn.Module]:
-    """The modules that a container applies in order; a module of unknown forward is one leaf."""
-    if type(module) is nn.Sequential:
-        children: Iterable[nn.Module] = module
-    elif callable(getattr(module, "jet_layers", None)):
-        children = module.jet_layers()  # type: ignore[operator]
-    else:
-        return [module]
-    return [leaf for child in children for leaf in _leaves(child)]
 
 
 def _input_width(decoder: Map) -> int | None:
     if not isinstance(decoder, nn.Module):
         return None
-    first = next((leaf for leaf in _leaves(decoder) if type(leaf) is not nn.Identity), None)
+    first = next((leaf for leaf in leaves(decoder) if type(leaf) is not nn.Identity), None)
     return first.in_features if type(first) is nn.Linear else None
 
 
@@ -237,42 +229,3 @@ def _follow(flattening: nn.Module, decoder: Map) -> None:
         like = next((p for p in decoder.parameters() if p.is_floating_point()), None)
         if like is not None:
             flattening.to(device=like.device, dtype=like.dtype)
-
-
-def _plain(module: nn.Module) -> bool:
-    return not (module._forward_hooks or module._forward_pre_hooks)
-
-
-def compact(embedding: nn.Module) -> nn.Module:
-    """An embedding of the same metric whose trailing linear layers are one layer of least width.
-
-    Args:
-        embedding: a module (n, d) -> (n, q).
-    Returns: ``embedding`` itself where nothing is gained.
-    """
-    layers = _leaves(embedding)
-    tail = len(layers)
-    while (
-        tail
-        and _plain(layers[tail - 1])
-        and type(layers[tail - 1]) in (nn.Linear, ScaleFlattening, nn.Identity)
-    ):
-        tail -= 1
-    linear = [layer for layer in layers[tail:] if type(layer) is not nn.Identity]
-    if not linear or not isinstance(linear[0], nn.Linear):
-        return embedding
-    with torch.no_grad():
-        matrix = linear[0].weight
-        for layer in linear[1:]:
-            if isinstance(layer, ScaleFlattening):
-                matrix = layer.scale.reshape(-1, 1) * matrix
-            else:
-                matrix = layer.weight @ matrix  # type: ignore[operator]
-        q, h = matrix.shape
-        if len(linear) == 1 and q <= h:
-            return embedding
-        if q > h:
-            matrix = torch.linalg.qr(matrix.double(), mode="r").R.to(matrix.dtype)
-        reduced = nn.Linear(h, matrix.shape[0], bias=False, device="meta", dtype=matrix.dtype)
-        reduced.weight = nn.Parameter(matrix, requires_grad=False)
-    return nn.Sequential(*layers[:tail], reduced)

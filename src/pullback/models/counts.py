@@ -19,6 +19,7 @@ from pullback import ambient
 from pullback.jets import JetState, register_jet_rule
 from pullback.jets.rules import log_softmax
 from pullback.models import densities
+from pullback.models.links import PairLink
 from pullback.models.support import bad_entry, check_feature_count, drawn_on
 from pullback.typing import Ambient
 from pullback.validation import check_choice, check_finite, check_positive
@@ -242,19 +243,15 @@ class NegativeBinomial(_Counts):
         gamma = drawn_on(theta, generator, lambda t: torch._standard_gamma(t, generator=generator)) / theta
         return drawn_on(mean * gamma, generator, lambda rate: torch.poisson(rate, generator=generator))
 
-    def _refuse_network(self) -> None:
-        if self.dispersion == "network":
-            raise ValueError(
-                "dispersion: expected 'per_feature' for geometry, got 'network'; "
-                "the Fisher metric with a learned θ(z) is not offered"
-            )
-
     def ambient(self) -> Ambient:
-        """Fisher metric on the log means, with the dispersions as they are now."""
-        self._refuse_network()
+        """Fisher metric on the log means with the dispersions as they are now, or on (log μ, log θ)."""
+        if self.dispersion == "network":
+            return ambient.LearnedNegativeBinomial()
         return ambient.NegativeBinomial(self.theta(self.log_dispersion).detach())
 
     def link(self, library: Library = None) -> nn.Module:
-        """Decoder output to log means, with one fixed library size for the whole computation."""
-        self._refuse_network()
-        return self._fixed_link(library)
+        """Decoder output to log means, with one fixed library size; a network's log θ is bounded."""
+        link = self._fixed_link(library)
+        if self.dispersion != "network":
+            return link
+        return PairLink(link, *(math.log(bound) for bound in densities.DISPERSION_RANGE))

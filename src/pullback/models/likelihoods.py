@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pullback import ambient
 from pullback.models import densities
 from pullback.models.counts import NegativeBinomial, Poisson
+from pullback.models.links import PairLink
 from pullback.models.support import bad_entry, check_feature_count, drawn_on, refuse_library
 from pullback.typing import Ambient
 from pullback.validation import check_choice, check_finite, check_positive, check_whole
@@ -101,7 +102,8 @@ class Gaussian(nn.Module):
     def link(self, library: Library = None) -> nn.Module:
         """The decoder's output is what `ambient` expects; a network's log σ is bounded first."""
         refuse_library(library)
-        return BoundedScale() if self.scale == "network" else nn.Identity()
+        limit = densities.LOG_SCALE_LIMIT
+        return PairLink(nn.Identity(), -limit, limit) if self.scale == "network" else nn.Identity()
 
     def library_size(self, x: Tensor) -> None:
         """None: there are no counts to divide."""
@@ -109,15 +111,6 @@ class Gaussian(nn.Module):
     def check(self, x: Float[Tensor, "n p"]) -> None:
         """Raise ``ValueError`` at NaN or infinity."""
         check_finite("x", x)
-
-
-class BoundedScale(nn.Module):
-    """(μ, log σ) with log σ clamped to the bounds that the density uses."""
-
-    def forward(self, y: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:
-        mean, log_scale = y.chunk(2, dim=-1)
-        limit = densities.LOG_SCALE_LIMIT
-        return torch.cat([mean, log_scale.clamp(-limit, limit)], dim=-1)
 
 
 class Bernoulli(nn.Module):
@@ -296,13 +289,19 @@ def make_likelihood(likelihood: str | nn.Module, n_features: int) -> nn.Module:
             observed total of a row), or any module with the methods of those in this file.
         n_features: number of columns of the data.
     Raises:
-        ValueError: an unknown name, or "categorical", which needs its number of classes.
+        ValueError: an unknown name; "categorical", which needs its number of classes; a zero-inflated family,
+            which is not offered.
     Example:
         >>> make_likelihood("bernoulli", 64)
         Bernoulli(strict=True)
     """
     if not isinstance(likelihood, str):
         return likelihood
+    if likelihood.startswith(("zero_inflated", "zero-inflated", "zi")):
+        raise ValueError(
+            f"likelihood: zero-inflated counts are not offered, got {likelihood!r}: their Fisher metric has "
+            "no closed form, and 'negative_binomial' accounts for the zeros of UMI counts"
+        )
     check_choice(
         "likelihood", likelihood, ("gaussian", "bernoulli", "poisson", "negative_binomial", "categorical")
     )

@@ -1,15 +1,24 @@
 """Still figures: every function takes ``ax=None`` and returns the Axes."""
 
+from pullback.plots.attribution import path_attribution
+from pullback.plots.curved import curvature_map
+from pullback.plots.ellipses import indicatrices
+from pullback.plots.fan import distance_balls, geodesic_fan
 from pullback.plots.latent import latent_map, magnification_map
 from pullback.plots.paths import decoded_strip, geodesic_paths
 from pullback.plots.reconstruction import reconstructions
 from pullback.plots.training import loss_curves
 
 __all__ = [
+    "curvature_map",
     "decoded_strip",
+    "distance_balls",
+    "geodesic_fan",
     "geodesic_paths",
+    "indicatrices",
     "latent_map",
     "loss_curves",
     "magnification_map",
+    "path_attribution",
     "reconstructions",
 ]

@@ -1,5 +1,6 @@
 """Checks of what the plotting functions are given."""
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,20 @@ def check_labels(labels: Any, n: int) -> np.ndarray:
     if array.ndim != 1 or len(array) != n:
         raise ValueError(f"labels: expected one label for each of the {n} rows, got shape {array.shape}")
     return array
+
+
+def check_dims(dims: Any, d: int, *, name: str = "codes") -> tuple[int, int] | None:
+    """Return two different coordinates of d, or None, or raise ``ValueError``."""
+    if d < 2:
+        raise ValueError(
+            f"{name}: expected at least 2 latent dimensions, got {d}; magnification_map shows a metric of one"
+        )
+    if dims is None:
+        return None
+    chosen = [operator.index(i) for i in dims]
+    if len(chosen) != 2 or chosen[0] == chosen[1] or not all(0 <= i < d for i in chosen):
+        raise ValueError(f"dims: expected two different numbers from 0 to {d - 1}, got {tuple(chosen)}")
+    return chosen[0], chosen[1]
 
 
 def check_image_shape(image_shape: Any, p: int) -> tuple[int, int, int]:

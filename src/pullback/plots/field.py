@@ -5,18 +5,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.spatial import KDTree
 from torch import Tensor, nn
 
 from pullback.geometry import magnification
-from pullback.metrics import PullbackMetric
+from pullback.metrics import PullbackMetric, SumMetric
 
 MARGIN = 0.1
 RESOLUTION = 100
 QUANTILE = 0.99
 FADE_END = 2.0
 """Remoteness at which a field has faded to white."""
+LEAST_RATIO = 1e-12
+"""Smallest over largest eigenvalue of a metric that counts as one."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,18 @@ class Field:
     @property
     def veil(self) -> np.ndarray:
         """How far each grid point fades to white: 0 on the data, 1 from `FADE_END` on."""
-        step = np.clip((self.remoteness - 1) / (FADE_END - 1), 0, 1)
-        return step * step * (3 - 2 * step)
+        return veil_of(self.remoteness)
 
     @property
     def relative(self) -> np.ndarray:
         """log10 of the magnification over that of the typical sample, ``(rows, columns)``."""
         return decades(self.nats, self.reference)
+
+
+def veil_of(remoteness: np.ndarray) -> np.ndarray:
+    """A smooth step from 0 on the data to 1 at `FADE_END`."""
+    step = np.clip((remoteness - 1) / (FADE_END - 1), 0, 1)
+    return step * step * (3 - 2 * step)
 
 
 def latent_box(points: Float[np.ndarray, "n d"], margin: float = MARGIN) -> Float[np.ndarray, "d 2"]:
@@ -90,20 +97,43 @@ def off_data_share(codes: Float[np.ndarray, "n d"], resolution: int = RESOLUTION
 
 
 def light_metric(metric: Any) -> Any:
-    """The same metric at the cost of the decoder's last hidden layer, however many outputs it has."""
-    embedding = metric.compact_embedding() if isinstance(metric, PullbackMetric) else None
+    """The same metric at the cost of the decoders' last hidden layers, however many outputs they have."""
+    embedding = metric.compact_embedding() if isinstance(metric, PullbackMetric | SumMetric) else None
     return metric if embedding is None else PullbackMetric(embedding)
 
 
 def latent_tensor(metric: Any, z: np.ndarray) -> Tensor:
-    """Latent points as a tensor of the precision and on the device of the metric's decoder, if it has one."""
-    decoder = getattr(metric, "decoder", None)
-    tensor = torch.from_numpy(np.array(z))
-    if isinstance(decoder, nn.Module):
-        for parameter in decoder.parameters():
-            if parameter.is_floating_point():
-                return tensor.to(device=parameter.device, dtype=parameter.dtype)
-    return tensor
+    """Latent points as a tensor of the precision and on the device of the metric's numbers, if it has any."""
+    tensor, like = torch.from_numpy(np.array(z)), _numbers(metric)
+    return tensor if like is None else tensor.to(device=like.device, dtype=like.dtype)
+
+
+def _numbers(metric: Any) -> Tensor | None:
+    """A parameter of the metric's decoder, or one of its centroids, or of the metric that it is built on."""
+    for source in (getattr(metric, "decoder", None), getattr(metric, "embedding", None)):
+        if isinstance(source, nn.Module):
+            for parameter in source.parameters():
+                if parameter.is_floating_point():
+                    return parameter
+    centroids, base = getattr(metric, "centroids", None), getattr(metric, "base", None)
+    return centroids if isinstance(centroids, Tensor) else None if base is None else _numbers(base)
+
+
+def tensor_at(
+    metric: Any, z: Float[np.ndarray, "n d"], *, chunk_size: int = 2500
+) -> Float[np.ndarray, "n d d"]:
+    """g at each point in float64, evaluated in chunks."""
+    metric = light_metric(metric)
+    with torch.no_grad():
+        parts = [metric.tensor(chunk).double() for chunk in latent_tensor(metric, z).split(chunk_size)]
+    return torch.cat(parts).cpu().numpy()
+
+
+def regular(g: Float[np.ndarray, "n k k"]) -> Bool[np.ndarray, " n"]:
+    """Where a tensor is finite and positive definite by more than rounding."""
+    finite = np.asarray(np.isfinite(g).all((1, 2)))
+    values = np.linalg.eigvalsh(np.where(finite[:, None, None], g, 0.0))
+    return finite & (values[:, 0] > LEAST_RATIO * values[:, -1])
 
 
 def magnification_at(

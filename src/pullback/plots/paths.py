@@ -1,5 +1,6 @@
 """Geodesics against straight lines, and what is decoded along them, as matplotlib figures."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from pullback.plots.style import (
     axes_or_new,
     diverging_colormap,
     finish,
+    shortened,
 )
 
 
@@ -27,6 +29,7 @@ def geodesic_paths(
     *,
     metric: Any = None,
     straight: bool = True,
+    names: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw geodesics as solid lines and the straight lines between the same ends as dashed ones.
@@ -36,6 +39,7 @@ def geodesic_paths(
         codes: latent codes ``(n, d)``, drawn faintly; they set the view where d > 2.
         metric: a `Metric` whose magnification is drawn behind (d = 2, needs ``codes``).
         straight: draw the straight lines too.
+        names: what to write at the middle of each geodesic.
         ax: Axes to draw on; None makes a figure.
 
     Returns:
@@ -62,16 +66,27 @@ def geodesic_paths(
         ax.scatter(
             *_on_page(plane.project(reference)).T, s=4, color=POINT, alpha=0.35, linewidths=0, zorder=1
         )
+    if names is not None and len(names) != len(nodes):
+        raise ValueError(f"names: expected one for each of the {len(nodes)} paths, got {len(names)}")
     for i, path in enumerate(nodes):
         drawn = _on_page(plane.project(path))
-        names = ("geodesic", "straight line") if i == 0 else (None, None)
+        entries = ("geodesic", "straight line") if i == 0 else (None, None)
         if straight:
-            ax.plot(*drawn[[0, -1]].T, color=STRAIGHT, lw=1.2, ls="--", label=names[1], zorder=3)
-        ax.plot(*drawn.T, color=GEODESIC, lw=1.8, label=names[0], zorder=4)
+            ax.plot(*drawn[[0, -1]].T, color=STRAIGHT, lw=1.2, ls="--", label=entries[1], zorder=3)
+        ax.plot(*drawn.T, color=GEODESIC, lw=1.8, label=entries[0], zorder=4)
         ax.scatter(*drawn[[0, -1]].T, s=22, color=INK, edgecolors=PAPER, linewidths=0.8, zorder=5)
+        if names is not None:
+            _name(ax, names[i], drawn[len(drawn) // 2])
     ax.legend(frameon=False, fontsize=9)
-    names = plane.axis_names if len(plane.axis_names) == 2 else (*plane.axis_names, "")
-    return finish(ax, "Geodesics and straight lines", names)
+    axes = plane.axis_names if len(plane.axis_names) == 2 else (*plane.axis_names, "")
+    return finish(ax, "Geodesics and straight lines", axes)
+
+
+def _name(ax: Axes, name: str, place: np.ndarray) -> None:
+    ax.annotate(
+        name, (float(place[0]), float(place[1])), color=GEODESIC, fontsize=9, fontweight="bold", ha="center",
+        va="center", zorder=6, bbox={"facecolor": PAPER, "edgecolor": GEODESIC, "boxstyle": "circle,pad=0.2"},
+    )  # fmt: skip
 
 
 def _on_page(points: np.ndarray) -> np.ndarray:
@@ -131,7 +146,7 @@ def decoded_strip(
     limit = max(float(np.abs(values).max()), 1e-9)
     ax = axes_or_new(ax, (8.0, 0.6 + 0.28 * len(chosen)))
     image = ax.imshow(values, cmap=diverging_colormap(), vmin=-limit, vmax=limit, aspect="auto")
-    ax.set_yticks(range(len(chosen)), [names[j] for j in chosen])
+    ax.set_yticks(range(len(chosen)), [shortened(names[j]) for j in chosen])
     ax.set_xticks([0, len(rows) - 1], ["start", "end"])
     if ax.figure is not None:
         ax.figure.colorbar(image, ax=ax, shrink=0.9).set_label("standard deviations")

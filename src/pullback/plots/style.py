@@ -14,6 +14,8 @@ GEODESIC = "#c2410c"
 STRAIGHT = "#1d4ed8"
 FIT = "#0f766e"
 POINT = "#64748b"
+RISES, FALLS = "#b2182b", "#2166ac"  # the ends of the diverging map
+GROUND = "#eef1f5"
 
 # Ten hues that stay apart under the common colour vision deficiencies (M. A. Petroff, arXiv:2107.02270),
 # its two greys replaced by a green and a navy, since grey is the colour of the field behind the points.
@@ -68,6 +70,11 @@ def axes_or_new(ax: Axes | None, size: tuple[float, float] = (5.0, 4.2)) -> Axes
     if ax is None:
         _, ax = plt.subplots(figsize=size, layout="constrained")
     return ax
+
+
+def shortened(name: str, length: int = 22) -> str:
+    """A name, cut with an ellipsis where it is longer than ``length``."""
+    return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def finish(ax: Axes, title: str | None = None, labels: Sequence[str] = ("", "")) -> Axes:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from bokeh.models import (
     BoxZoomTool,
+    CheckboxGroup,
     ColorBar,
     FixedTicker,
     HoverTool,
@@ -24,11 +25,21 @@ from bokeh.models import (
     WheelZoomTool,
 )
 from bokeh.plotting import figure
-from matplotlib.colors import Colormap
+from matplotlib.colors import Colormap, to_rgba
 
+from pullback.plots.curved import CurvatureField
 from pullback.plots.field import Field
 from pullback.plots.latent import factor_text, factor_ticks, relative_limits
-from pullback.plots.style import HAIRLINE, INK, MUTED, PAPER, hex_colors, magnification_colormap
+from pullback.plots.style import (
+    GROUND,
+    HAIRLINE,
+    INK,
+    MUTED,
+    PAPER,
+    diverging_colormap,
+    hex_colors,
+    magnification_colormap,
+)
 
 FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
@@ -70,6 +81,17 @@ def new_select(**options: Any) -> Select:
         ".bk-input { border-radius: 6px }"
     )
     return Select(width=260, margin=0, stylesheets=[InlineStyleSheet(css=look)], **options)
+
+
+def new_checkbox(**options: Any) -> CheckboxGroup:
+    """A box to tick in the page's type."""
+    look = f":host {{ font-family: {FONT}; font-size: 13px; color: {INK}; margin: 0 }}"
+    settings: dict[str, Any] = {
+        "width": 260,
+        "margin": 0,
+        "stylesheets": [InlineStyleSheet(css=look)],
+    }
+    return CheckboxGroup(**{**settings, **options})
 
 
 def new_hover(renderers: Sequence[Any], tooltips: str, **options: Any) -> HoverTool:
@@ -143,21 +165,51 @@ def add_magnification_scale(fig: Any, mapper: LinearColorMapper, low: float, hig
     fig.add_layout(bar, "below")
 
 
+def curvature_mapper(limit: float) -> LinearColorMapper:
+    """Curvature to the diverging colours, white at zero."""
+    return color_mapper(diverging_colormap(), -limit, limit)
+
+
+def add_curvature_scale(fig: Any, mapper: LinearColorMapper) -> None:
+    """The scale of the curvature, lying below a figure."""
+    title = "curvature K, in 1/length² (the ends hold what is beyond them)"
+    settings: dict[str, Any] = {"orientation": "horizontal", "height": 10, "width": 340, "location": "center"}
+    fig.add_layout(color_bar(mapper, title=title, **settings), "below")
+
+
 def add_field(fig: Any, field: Field) -> Any:
     """Draw the field, the white veil over what lies off the data, and the scale; return the image."""
     low, high = relative_limits(field.relative, field.off_data)
     mapper = magnification_mapper(low, high)
-    place = {
-        "x": float(field.box[0, 0]),
-        "y": float(field.box[1, 0]),
-        "dw": float(field.box[0, 1] - field.box[0, 0]),
-        "dh": float(field.box[1, 1] - field.box[1, 0]),
-        "level": "image",
-    }
     relative = np.nan_to_num(field.relative, nan=low, neginf=low, posinf=high).astype(np.float32)
-    image = fig.image(image=[relative], color_mapper=mapper, **place)
-    veil = np.full((*field.nats.shape, 4), 255, dtype=np.uint8)
-    veil[..., 3] = np.round(255 * field.veil)
-    fig.image_rgba(image=[veil.view(np.uint32)[..., 0]], **place)
+    image = fig.image(image=[relative], color_mapper=mapper, **_place(field.box))
+    _add_veil(fig, field.box, field.veil, PAPER)
     add_magnification_scale(fig, mapper, low, high)
     return image
+
+
+def add_curvature(fig: Any, field: CurvatureField) -> Any:
+    """Draw the curvature, grey where nothing is known, and its scale; return the image."""
+    mapper = curvature_mapper(field.limit)
+    values = field.values.astype(np.float32)
+    image = fig.image(image=[values], color_mapper=mapper, **_place(field.box))
+    _add_veil(fig, field.box, np.where(np.isfinite(values), field.veil, 1.0), GROUND)
+    add_curvature_scale(fig, mapper)
+    return image
+
+
+def _place(box: np.ndarray) -> dict[str, Any]:
+    return {
+        "x": float(box[0, 0]),
+        "y": float(box[1, 0]),
+        "dw": float(box[0, 1] - box[0, 0]),
+        "dh": float(box[1, 1] - box[1, 0]),
+        "level": "image",
+    }
+
+
+def _add_veil(fig: Any, box: np.ndarray, veil: np.ndarray, color: str) -> None:
+    drawn = np.empty((*veil.shape, 4), dtype=np.uint8)
+    drawn[...] = np.round(255 * np.array(to_rgba(color)))
+    drawn[..., 3] = np.round(255 * veil)
+    fig.image_rgba(image=[drawn.view(np.uint32)[..., 0]], **_place(box))

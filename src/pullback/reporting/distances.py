@@ -16,8 +16,9 @@ from pullback.reporting.measures import condition_numbers
 
 STRESS_PAIRS = 100
 STABILITY_PAIRS = 50
-# Without an embedding a geodesic takes second derivatives of the tensor: so many times fewer pairs.
-FEWER = 6
+# Without an embedding a geodesic takes second derivatives of the tensor: so many times fewer pairs, and
+# coarser meshes (which the certificate refines where that is not enough).
+FEWER, COARSE_NODES = 6, 33
 WORST_CONDITION = 1e12
 
 
@@ -49,11 +50,12 @@ def ruler_measures(
     """Stress and correlations over random pairs; None where there are no two different codes."""
     unknown: dict[str, float | int | None] = dict.fromkeys(("stress", "pearson", "spearman"))
     unknown |= {"stress_pairs": 0, "stress_certified": 0}
-    pairs = random_pairs(len(codes), _fitting(STRESS_PAIRS, metric), random)
+    count, options = _fitting(STRESS_PAIRS, metric)
+    pairs = random_pairs(len(codes), count, random)
     if len(pairs) < 2 or not (codes[pairs[:, 0]] != codes[pairs[:, 1]]).any():
         return unknown
     z = latent_tensor(metric, codes)
-    seen = geodesic_stress(metric, z, torch.from_numpy(pairs), data=z if z.shape[1] == 2 else None)
+    seen = geodesic_stress(metric, z, torch.from_numpy(pairs), data=z if z.shape[1] == 2 else None, **options)
     return {
         "stress": seen.stress,
         "pearson": _finite(seen.pearson),
@@ -73,7 +75,8 @@ def stability_measures(
         found = np.asarray(other.transform(X), dtype=np.float64)
         metrics.append(light_metric(other.metric(dtype=torch.float64)))
         codes.append(found[evidence.rows])
-    pairs = random_pairs(len(evidence.rows), _fitting(STABILITY_PAIRS, *metrics), random)
+    count, options = _fitting(STABILITY_PAIRS, *metrics)
+    pairs = random_pairs(len(evidence.rows), count, random)
     for metric, z in zip(metrics, codes, strict=True):
         regular = [condition_numbers(metric, z[column]) < WORST_CONDITION for column in pairs.T]
         pairs = pairs[regular[0] & regular[1]]
@@ -83,11 +86,14 @@ def stability_measures(
     z = [latent_tensor(metric, part) for metric, part in zip(metrics, codes, strict=True)]
     ends = [[part[pairs[:, side]] for part in z] for side in (0, 1)]
     data = z if all(part.shape[1] == 2 for part in z) else None
-    return {"stability": distance_stability(metrics, *ends, data=data).variation, **common}
+    return {"stability": distance_stability(metrics, *ends, data=data, **options).variation, **common}
 
 
-def _fitting(count: int, *metrics: Any) -> int:
-    return count if all(as_metric(metric).embedding is not None for metric in metrics) else count // FEWER
+def _fitting(count: int, *metrics: Any) -> tuple[int, dict[str, int]]:
+    """How many pairs, and with which options, so that a diagnosis stays quick."""
+    if all(as_metric(metric).embedding is not None for metric in metrics):
+        return count, {}
+    return count // FEWER, {"nodes": COARSE_NODES}
 
 
 def _finite(value: float) -> float | None:

@@ -9,6 +9,7 @@ from pullback.plots.images import most_changing, pixels, strip, value_limits
 from pullback.plots.style import diverging_colormap
 from pullback.reporting.evidence import Evidence
 from pullback.reporting.pairs import Paths, stations_of
+from pullback.reporting.path_shares import share_blocks
 from pullback.reporting.png import data_uri, shrink
 from pullback.reporting.thumbnails import shorten, standardised
 
@@ -45,11 +46,12 @@ def _end(name: str) -> str:
 
 def path_strips(evidence: Evidence, paths: Paths) -> str:
     """What is decoded along both ways of every pair; all but the first are hidden until chosen."""
-    return "\n".join(_strips(evidence, paths, i) for i in range(len(paths.pairs)))
+    blocks = share_blocks(evidence, paths)
+    return "\n".join(_strips(evidence, paths, i, blocks[i]) for i in range(len(paths.pairs)))
 
 
-def _strips(evidence: Evidence, paths: Paths, i: int) -> str:
-    """Decoded rows at even steps of length along the geodesic, and at even steps along the straight line."""
+def _strips(evidence: Evidence, paths: Paths, i: int, shares: str) -> str:
+    """Decoded rows at even steps of the geodesic's length and of the straight line; what makes it long."""
     nodes = stations_of(paths)
     decoded = [evidence.decode(line[i][nodes]) for line in (paths.points, paths.straight)]
     names = ("geodesic", "straight line")
@@ -67,7 +69,7 @@ def _strips(evidence: Evidence, paths: Paths, i: int) -> str:
         inside = _heat_maps(evidence, decoded, names)
     hidden = "" if i == 0 else " hidden"
     title = escape(shorten(paths.pairs[i].name, 60))
-    return f'<div class="strips" data-path="{i}"{hidden}><h3>{title}</h3>{inside}</div>'
+    return f'<div class="strips" data-path="{i}"{hidden}><h3>{title}</h3>{inside}{shares}</div>'
 
 
 def _heat_maps(evidence: Evidence, decoded: list[np.ndarray], names: tuple[str, ...]) -> str:

@@ -12,11 +12,14 @@ from pullback.reporting.checks import Diagnosis
 from pullback.reporting.curve_figures import loss_figures, table_figures
 from pullback.reporting.evidence import Evidence
 from pullback.reporting.latent_figure import field_behind, latent_figure
+from pullback.reporting.overlay import add_indicatrices
 from pullback.reporting.page import Section, checks_box, definitions
 from pullback.reporting.pairs import Paths
 from pullback.reporting.path_figure import path_map
+from pullback.reporting.path_shares import shares_reading
 from pullback.reporting.path_strips import path_strips, path_table
 from pullback.reporting.png import data_uri, shrink
+from pullback.reporting.shape_section import STEPS_READING, shape_section
 
 EXAMPLES = 10
 
@@ -30,29 +33,40 @@ def checks_section(evidence: Evidence, diagnosis: Diagnosis) -> Section:
 
 
 def map_sections(evidence: Evidence, diagnosis: Diagnosis) -> tuple[list[Section], Figures]:
-    """The latent map and the geodesics, which share the field behind them."""
+    """The latent map, the geodesics and the curvature, which share the field behind them."""
     field = field_behind(evidence)
     paths: Paths | None = diagnosis.paths
     drawn = latent_figure(evidence, field)
+    steps = add_indicatrices(drawn.figure, evidence)
     figures: Figures = {"map": drawn.figure, "colour": drawn.choice}
     drawing = "{{map}}"
     if drawn.profile is not None:
         figures["profile"] = drawn.profile
         drawing = "<div>{{profile}}{{map}}</div>"
-    side = f"<div>{{{{colour}}}}{_facts(evidence, diagnosis)}</div>"
     note, reading = wording.map_note(evidence, drawn.pictured), wording.map_reading(evidence)
+    tick = ""
+    if steps is not None:
+        figures["steps"], tick, reading = (
+            steps.choice,
+            '<div class="tick">{{steps}}</div>',
+            f"{reading} {STEPS_READING}",
+        )
+    side = f"<div>{{{{colour}}}}{tick}{_facts(evidence, diagnosis)}</div>"
     body = f'<div class="split">{drawing}{side}</div>'
     sections = [Section("map", "Latent map", "Latent map", note, body, reading)]
+    more, others = shape_section(evidence, field)
+    figures |= others
     title = "Geodesics against straight lines"
     if paths is None:
         reason = diagnosis["geodesics"].sentence
-        return [*sections, Section("geodesics", title, "Geodesics", reason, "", "")], figures
+        return [*sections, Section("geodesics", title, "Geodesics", reason, "", ""), *more], figures
     part = path_map(evidence, paths, field)
     figures |= {"path": part.choice, "paths": part.figure}
     side = f'<div>{{{{path}}}}<div class="scroll">{path_table(paths)}</div></div>'
     body = f'<div class="split wide">{{{{paths}}}}{side}</div>{path_strips(evidence, paths)}'
-    note, reading = wording.paths_note(evidence, paths), wording.paths_reading(evidence)
-    return [*sections, Section("geodesics", title, "Geodesics", note, body, reading)], figures
+    note = wording.paths_note(evidence, paths)
+    reading = f"{wording.paths_reading(evidence)} {shares_reading(evidence)}"
+    return [*sections, Section("geodesics", title, "Geodesics", note, body, reading), *more], figures
 
 
 def _facts(evidence: Evidence, diagnosis: Diagnosis) -> str:

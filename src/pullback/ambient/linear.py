@@ -1,0 +1,128 @@
+"""Metrics of data space that are the same everywhere, or known by a factor: W = I, diag(w), U Uᵀ."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pullback.ambient.base import Quadratic, per_feature
+from pullback.ambient.flattenings import ScaleFlattening
+from pullback.validation import check_finite, check_positive
+
+Factor = Tensor | Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Euclidean(Quadratic):
+    """W = I on the decoder's output."""
+
+    def apply(self, y: Float[Tensor, "n p"], v: Float[Tensor, "n p *k"]) -> Float[Tensor, "n p *k"]:
+        """W v = v."""
+        return v
+
+    def flattening(self) -> nn.Module:
+        """The identity."""
+        return nn.Identity()
+
+
+@dataclass(frozen=True, eq=False)
+class Diagonal(Quadratic):
+    """W = diag(weight), one positive weight a feature.
+
+    Args:
+        weight: (p,), or a scalar.
+    Raises:
+        ValueError: a weight is not positive, naming the first index.
+    Example:
+        >>> import torch
+        >>> Diagonal(torch.tensor([1.0, 4.0])).apply(torch.zeros(1, 2), torch.ones(1, 2))
+        tensor([[1., 4.]])
+    """
+
+    weight: Tensor
+
+    def __post_init__(self) -> None:
+        check_positive("weight", self.weight)
+
+    def apply(self, y: Float[Tensor, "n p"], v: Float[Tensor, "n p *k"]) -> Float[Tensor, "n p *k"]:
+        """W v = weight · v."""
+        return per_feature(self.weight.to(v), v) * v
+
+    def flattening(self) -> nn.Module:
+        """phi(y) = √weight · y."""
+        return ScaleFlattening(torch.sqrt(self.weight))
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank(Quadratic):
+    """W = U Uᵀ with a factor U of r columns; W is never formed.
+
+    Args:
+        factor: U (p, r); or one factor a row, (n, p, r), for the rows that it was made for; or a function of
+            the latent point, (n, d) -> (n, p, r).
+    Gotchas: geometry at arbitrary latent points needs (p, r) or the function. For r < d the pullback is
+        degenerate; for r = d it is flat.
+    Example:
+        >>> import torch
+        >>> LowRank(torch.tensor([[1.0], [2.0]])).quadratic(torch.zeros(1, 2), torch.ones(1, 2))
+        tensor([9.])
+    """
+
+    factor: Factor
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.factor, Tensor):
+            if not callable(self.factor):
+                raise TypeError(
+                    f"factor: expected a tensor or a function of z, got {type(self.factor).__name__}"
+                )
+            return
+        if self.factor.ndim not in (2, 3) or not self.factor.is_floating_point():
+            raise ValueError(
+                f"factor: expected (p, r) or (n, p, r) floating point, got shape {tuple(self.factor.shape)} "
+                f"{str(self.factor.dtype).removeprefix('torch.')}; pass a factor U, not W = U Uᵀ"
+            )
+        check_finite("factor", self.factor)
+
+    def at(self, z: Float[Tensor, "n d"]) -> "LowRank":
+        """The ambient at latent points: a factor that is a function of z becomes one factor a row."""
+        if isinstance(self.factor, Tensor):
+            return self
+        # Without the checks of a new one: under a transform the numbers cannot be looked at.
+        here = object.__new__(LowRank)
+        object.__setattr__(here, "factor", self.factor(z))
+        return here
+
+    def _matrix(self) -> Tensor:
+        if not isinstance(self.factor, Tensor):
+            raise TypeError("factor: a function of z has no value at a data point; call ambient.at(z) first")
+        return self.factor
+
+    def project(self, v: Float[Tensor, "n p *k"]) -> Float[Tensor, "n r *k"]:
+        """Uᵀ v, the only product with v that a computation needs."""
+        factor = self._matrix().to(v)
+        if v.ndim == 3:
+            return factor.mT @ v
+        return v @ factor if factor.ndim == 2 else (factor.mT @ v.unsqueeze(-1)).squeeze(-1)
+
+    def apply(self, y: Float[Tensor, "n p"], v: Float[Tensor, "n p *k"]) -> Float[Tensor, "n p *k"]:
+        """W v = U (Uᵀ v)."""
+        factor, short = self._matrix().to(v), self.project(v)
+        if v.ndim == 3:
+            return factor @ short
+        return short @ factor.mT if factor.ndim == 2 else (factor @ short.unsqueeze(-1)).squeeze(-1)
+
+    def quadratic(self, y: Float[Tensor, "n p"], v: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
+        """|Uᵀ v|²."""
+        return self.project(v).square().sum(-1)
+
+    def flattening(self) -> nn.Module | None:
+        """phi(y) = Uᵀ y as a bias-free linear layer; None where U changes from row to row."""
+        if not isinstance(self.factor, Tensor) or self.factor.ndim == 3:
+            return None
+        p, r = self.factor.shape
+        layer = nn.Linear(p, r, bias=False, device="meta", dtype=self.factor.dtype)
+        layer.weight = nn.Parameter(self.factor.detach().mT.contiguous(), requires_grad=False)
+        return layer
