@@ -172,13 +172,13 @@ def test_solves_and_determinants(lines: list[str], n: int, d: int, asked: float)
 
 @pytest.mark.parametrize(("K", "asked"), [(256, 20.0), (1024, 75.0), (4096, 250.0)])
 def test_majorizer(lines: list[str], K: int, asked: float) -> None:
-    at = assign(draw(2, K), 1.0)
+    at = assign(draw(2 * (4096 // K) ** 2, K), 1.0)
 
     def other() -> Any:
         return dense_hessian(at, 1.0).abs().sum(-1)
 
     assert torch.allclose(absolute_row_sums(at, 1.0), other(), rtol=1e-9)
-    lines.append(worded(f"majorizer of {K} atoms", ratios(other, lambda: absolute_row_sums(at, 1.0)), asked))
+    lines.append(worded(f"majorizer of {K} atoms, {len(at.a)} rows", ratios(other, lambda: absolute_row_sums(at, 1.0)), asked))
 
 
 @pytest.mark.parametrize("size", [(100, 8, 2), (1000, 16, 2)], ids=str)
