@@ -172,7 +172,7 @@ def test_solves_and_determinants(lines: list[str], n: int, d: int, asked: float)
 
 @pytest.mark.parametrize(("K", "asked"), [(256, 20.0), (1024, 75.0), (4096, 250.0)])
 def test_majorizer(lines: list[str], K: int, asked: float) -> None:
-    at = assign(draw(2 * (4096 // K) ** 2, K), 1.0)
+    at = assign(draw(2 * (4096 // K), K), 1.0)
 
     def other() -> Any:
         return dense_hessian(at, 1.0).abs().sum(-1)
