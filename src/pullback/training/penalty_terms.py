@@ -90,7 +90,7 @@ class PenaltyTerm:
             self.penalty.apply_schedule(min(step, LONGEST - 1))
         if isinstance(self.penalty, IsometryPenalty):
             return gauge_term(self.penalty, at, reduce, generator_of(seed, step))
-        if isinstance(self.penalty, OWN):
+        if isinstance(self.penalty, TargetPenalty | SumPenalty):
             return target_term(self.penalty, at, reduce)
         return self.penalty.penalize(at.model.decoder, reduce.gather(at.z))
 
