@@ -42,7 +42,7 @@ $(VENV)/.docs: $(VENV)/.dev
 $(VENV)/.data: $(VENV)/.dev constraints-data.txt
 	$(PIP) --no-deps --requirement constraints-data.txt
 	mkdir -p "$(PULLBACK_DATA)"
-	if command -v apt-get dpkg-deb >/dev/null; then \
+	if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then \
 		cd "$(PULLBACK_DATA)" && apt-get download --quiet $(DEBIAN_DATA) && \
 		for package in *.deb; do dpkg-deb -x "$$package" . && rm "$$package"; done; \
 	else echo "not a Debian system: left out $(DEBIAN_DATA)"; fi

@@ -204,7 +204,39 @@ def test_other_functions_of_stochman(benchmark):
         benchmark.extra_info[name] = text, seconds = _outcome(run)
         print(f"pullback {name:32}{seconds:8.2f} CPU s   {text}")
         assert text.startswith("returns")
+        assert "not finite" not in text
     benchmark.pedantic(ours["exponential_map"], rounds=3)
+
+
+def test_distances_and_neighbours(benchmark):
+    """How many geodesics a matrix and the neighbours need, and how far lengths in the graph are from them."""
+    print("\n                                        geodesics     CPU s")
+    for dim, points, k in ((2, 50, 5), (2, 400, 10), (8, 400, 10)):
+        model = digits_decoder(dim, seed=SEED).double()
+        order = torch.randperm(len(model.codes), generator=torch.Generator().manual_seed(0))
+        z, metric = model.codes[order[:points]], model.metric()
+        begin = time.process_time()
+        near = pb.nearest_neighbours(metric, z, k=k)
+        seconds = time.process_time() - begin
+        pairs = points * (points - 1) // 2
+        print(f"{k:2} neighbours of {points:3}, d = {dim}    {near.geodesics:8} of {pairs:6}{seconds:10.2f}")
+        benchmark.extra_info[f"neighbours {dim} {points}"] = (near.geodesics, seconds)
+        assert bool(near.exact.all())
+        assert near.geodesics < pairs
+        if points > 50:
+            continue
+        begin = time.process_time()
+        full = pb.distance_matrix(metric, z, full=True)
+        seconds = time.process_time() - begin
+        print(f"distance matrix of {points}, d = {dim}     {pairs:8} of {pairs:6}{seconds:10.2f}")
+        i, j = torch.triu_indices(points, points, 1)
+        with pytest.warns(pb.ApproximationWarning):
+            rough = pb.distance_matrix(metric, z, method="graph")
+        ratio = (rough / full.values)[i, j]
+        low, middle, high = (float(q) for q in (ratio.min(), ratio.median(), ratio.max()))
+        print(f"graph over geodesic: {low:.2f} / {middle:.2f} / {high:.2f}")
+        assert bool(full.converged.all())
+        benchmark.pedantic(lambda metric=metric, z=z: pb.distance_matrix(metric, z), rounds=2)
 
 
 def _tensor_by_autograd(decoder: torch.nn.Module) -> Callable[[Tensor], Tensor]:
@@ -238,7 +270,7 @@ def _curvature_by_autograd(decoder: torch.nn.Module, z: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("dim", "points"), [(2, 10_000), (8, 500)])
 def test_curvature_beside_nested_differentiation(benchmark, dim, points):
-    """No package offers the curvature of a decoder's metric; torch.func is what a user would write."""
+    """Beside torch.func, which is what a user would write; geomstats 2.8.0 does not import with NumPy 2.4."""
     model = digits_decoder(dim, seed=SEED).double()
     z = model.codes[torch.arange(points) % len(model.codes)]
     metric = model.metric()

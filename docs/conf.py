@@ -1,5 +1,7 @@
 """Sphinx configuration."""
 
+import re
+
 from pullback._version import __version__
 from pullback.data import available
 
@@ -35,6 +37,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "gallery",
     "filename_pattern": rf"^(?!.*(?:{'|'.join(_absent)})\.py$).*plot_" if _absent else r"plot_",
     "abort_on_example_error": True,
+    "capture_repr": (),
     "show_memory": False,
     "download_all_examples": False,
 }
@@ -44,13 +47,26 @@ html_title = "pullback"
 html_static_path = ["_static"]
 
 
+def open_sections(app, what, name, obj, options, lines):
+    """Begin sections after an empty line; what stands beside their names (``Returns: text``) goes below."""
+    opened = []
+    for line in lines:
+        head = re.fullmatch(r"(Args|Returns|Raises|Warns|Gotchas|Example):(?: +(\S.*))?", line)
+        if head and opened and opened[-1]:
+            opened.append("")
+        opened += [f"{head[1]}:", f"    {head[2]}"] if head and head[2] else [line]
+    lines[:] = opened
+
+
 def escape_bars(app, what, name, obj, options, lines):
-    """Keep the bars of norms and absolute values from being read as markup."""
+    """Keep the bars of norms and absolute values, outside literals, from being read as markup."""
     for i, line in enumerate(lines):
-        if "``" not in line and not line.lstrip().startswith((">>>", "...")):
-            lines[i] = line.replace("|", r"\|")
+        if not line.lstrip().startswith((">>>", "...")):
+            parts = re.split("(``.*?``)", line)
+            lines[i] = "".join(part if part.startswith("``") else part.replace("|", r"\|") for part in parts)
 
 
 def setup(app):
-    """Register the hook above."""
+    """Register the hooks above: the first before sections are read, the second after."""
+    app.connect("autodoc-process-docstring", open_sections, priority=400)
     app.connect("autodoc-process-docstring", escape_bars)

@@ -16,6 +16,7 @@ from pullback.metrics import (
     ExpectedPullbackMetric,
     PullbackMetric,
     SumMetric,
+    TensorMetric,
     from_tensor,
 )
 
@@ -63,6 +64,14 @@ def centroids(dtype: torch.dtype, d: int, reduction: str) -> CentroidMetric:
     )
 
 
+def lifted(z: Tensor) -> Tensor:
+    return torch.exp(torch.cat([z, z.sum(1, keepdim=True)], dim=1))
+
+
+def doubled(metric: CentroidMetric) -> TensorMetric:
+    return from_tensor(lambda z: 2 * metric.tensor(z), 2)
+
+
 def field(dtype: torch.dtype, d: int) -> nn.Sequential:
     return nn.Sequential(decoder(dtype, d, 1, seed=7))
 
@@ -97,7 +106,7 @@ METRICS: dict[str, Case] = {
             decoder(dtype), nn.Sequential(decoder(dtype, seed=1), nn.Softplus())
         )
     ),
-    "expected of functions": Case(lambda dtype: ExpectedPullbackMetric(Sphere(2).embedding, torch.exp)),
+    "expected of functions": Case(lambda dtype: ExpectedPullbackMetric(Sphere(2).embedding, lifted)),
     "ensemble": Case(lambda dtype: ensemble(dtype, 2)),
     "ensemble of counts 3-d": Case(lambda dtype: ensemble(dtype, 3, A.Poisson()), 3),
     "ensemble 1-d": Case(lambda dtype: ensemble(dtype, 1), 1),
@@ -123,5 +132,6 @@ METRICS: dict[str, Case] = {
     "centroids 1-d": Case(lambda dtype: centroids(dtype, 1, "sum"), 1, False),
     "centroids 3-d": Case(lambda dtype: centroids(dtype, 3, "sum"), 3, False),
     "from a function": Case(lambda dtype: from_tensor(Sphere(2).tensor, 2), embedded=False),
+    "from a function of centroids": Case(lambda dtype: doubled(centroids(dtype, 2, "mean")), embedded=False),
     "only a tensor": Case(lambda dtype: OnlyTensor(), embedded=False),
 }

@@ -1,5 +1,7 @@
 """The gallery's scripts run, those of a data set where it is installed."""
 
+import ast
+import re
 import runpy
 from pathlib import Path
 
@@ -7,7 +9,8 @@ import matplotlib.pyplot as plt
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
-NEEDS = {"plot_hsmm": "hsmm", "plot_pbmc": "pbmc68k"}
+CONFIGURATION = (EXAMPLES.parent / "conf.py").read_text()
+NEEDS = ast.literal_eval(re.search(r"^_needs = (\{.*\})$", CONFIGURATION, re.MULTILINE)[1])
 
 
 def _scripts():

@@ -48,7 +48,7 @@ for k, digit in enumerate((0, 4)):
 
 figure, axes = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
 pb.plots.geodesic_fan(metric, means[0].point, codes=codes, radius=15.0, ax=axes[0])
-pb.plots.distance_balls(metric, means[0].point, codes=codes, radii=[5, 10, 15, 20], ax=axes[1])
+pb.plots.distance_balls(metric, means[0].point, codes=codes, radii=[5.0, 10.0, 15.0, 20.0], ax=axes[1])
 
 # %%
 # From the mean of the zeros to that of the fours, decoded, and the energy of the way split over the pixels;

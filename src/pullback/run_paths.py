@@ -13,7 +13,8 @@ import pullback as pb
 from pullback.data.output import check_table_path, path_columns
 from pullback.geometry import EnergyShares, Geodesic
 from pullback.io import atomic_path
-from pullback.reporting.path_shares import shares_along
+from pullback.plots.attribution import bars_of
+from pullback.reporting.path_shares import names_of, shares_along
 from pullback.reporting.write import check_writable
 
 FIGURE_ENDINGS = (".png", ".pdf", ".svg")
@@ -76,7 +77,7 @@ def share_columns(paths: RunPaths) -> dict[str, Any]:
     """One row a path and feature: its share of the energy, how it changes, and the way that it goes."""
     shares = paths.shares
     m, p = shares.values.shape
-    names = shares.feature_names or [f"output {j + 1}" for j in range(p)]
+    names = names_of(shares)
     parts = {
         "energy": shares.values,
         "share": shares.fraction,
@@ -137,8 +138,11 @@ def draw(paths: RunPaths) -> Figure:
         rows = np.asarray(paths.model.inverse_transform(paths.found.points[i, stations].cpu().numpy()))
         title = f"{i + 1}   {paths.names[i].replace(':', ' → ')}"
         left, right = (figure.add_subplot(grid[i + 1, side]) for side in (0, 1))
+        rows = rows.reshape(STATIONS, -1)
         labels = {"feature_names": feature_names(paths.model), "image_shape": shape}
-        pb.plots.decoded_strip(rows.reshape(STATIONS, -1), n_features=BARS, title=title, ax=left, **labels)
+        same = paths.shares.values.shape[1] == rows.shape[1]
+        features = bars_of(paths.shares, i, BARS).index if same else None
+        pb.plots.decoded_strip(rows, n_features=BARS, features=features, title=title, ax=left, **labels)
         _attribution(paths, i, shape, right)
     return figure
 

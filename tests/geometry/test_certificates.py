@@ -1,6 +1,7 @@
 """The certificate flags every path that was spoiled on purpose, and no other."""
 
 import math
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pullback.geometry import geodesic
+from pullback.geometry import Geodesic, geodesic
 from pullback.geometry.certificates import certify
 from pullback.geometry.reference import PoincareDisk, Sphere
 from pullback.metrics import EuclideanMetric, PullbackMetric, from_tensor
@@ -34,6 +35,11 @@ def pairs(m: int = 6) -> tuple[Tensor, Tensor]:
     z = 0.5 * torch.randn(2 * m, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     z = z.clamp(-0.6, 0.6)
     return z[:m], z[m:]
+
+
+@cache
+def solved(name: str) -> Geodesic:
+    return geodesic(METRICS[name], *pairs())
 
 
 def times(nodes: int = 65) -> Tensor:
@@ -83,8 +89,7 @@ SPOILINGS = [one_node, all_nodes, bulge, other_speed, straight, detour, swapped]
 
 @pytest.mark.parametrize("name", METRICS)
 def test_geodesics_pass_and_keep_what_was_measured_of_them(name):
-    a, b = pairs()
-    path = geodesic(METRICS[name], a, b)
+    path = solved(name)
     assert bool(path.converged.all())
     for curves in (path, path.points, path.points.flip(1)):
         seen = certify(METRICS[name], curves)
@@ -100,8 +105,7 @@ def test_geodesics_pass_and_keep_what_was_measured_of_them(name):
 @pytest.mark.parametrize("spoil", SPOILINGS)
 @pytest.mark.parametrize("name", METRICS)
 def test_every_spoiled_path_is_flagged(name, spoil):
-    a, b = pairs()
-    path = geodesic(METRICS[name], a, b)
+    path = solved(name)
     seen = certify(METRICS[name], spoil(path.points))
     assert not bool(seen.converged.any())
     assert seen.message.startswith("6 of 6 curves are no geodesics: 6 by residual")
@@ -110,15 +114,13 @@ def test_every_spoiled_path_is_flagged(name, spoil):
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 63), st.floats(0, 2 * math.pi), st.floats(-4.5, -0.5))
 def test_moving_any_node_anywhere_is_flagged(node, angle, exponent):
-    metric, (a, b) = METRICS["embedding"], pairs(1)
-    points = geodesic(metric, a, b).points.clone()
+    metric, points = METRICS["embedding"], solved("embedding").points[:1].clone()
     points[0, node] += 10**exponent * torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64)
     assert not bool(certify(metric, points).converged.any())
 
 
 def test_the_geodesics_of_another_metric_are_flagged():
-    a, b = pairs()
-    path = geodesic(METRICS["embedding"], a, b)
+    path = solved("embedding")
     assert not bool(certify(METRICS["tensor"], path).converged.any())
     assert not bool(certify(PullbackMetric(net(2.0)), path).converged.any())
 

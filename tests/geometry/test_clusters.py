@@ -5,6 +5,7 @@ import torch
 
 import pullback as pb
 from pullback.geometry.reference import Sphere
+from pullback.metrics import from_tensor
 
 SPHERE = pb.PullbackMetric(Sphere().embedding)
 
@@ -58,3 +59,40 @@ def test_one_cluster_is_the_mean():
 def test_more_clusters_than_points(as_users_run):
     with pytest.raises(ValueError, match="n_clusters"):
         pb.geodesic_kmeans(SPHERE, blobs()[0], 17)
+
+
+def banks() -> tuple[pb.metrics.BaseMetric, torch.Tensor]:
+    """A plane that a strip without metric parts, and points on both sides, one of them far out."""
+
+    def torn(z: torch.Tensor) -> torch.Tensor:
+        wall = torch.where(z[:, 0].abs() < 0.3, torch.nan, 1.0)
+        return torch.eye(2, dtype=z.dtype) * wall[:, None, None]
+
+    z = torch.tensor([[-1.0, 0.0], [-1.0, 0.5], [-1.2, 0.2], [1.0, 0.0], [1.0, 3.0]]).double()
+    return from_tensor(torn, 2), z
+
+
+def test_points_that_reach_no_centre_are_counted_and_move_none():
+    torn, z = banks()
+    found = pb.geodesic_kmeans(torn, z, 1)
+    assert not found.converged
+    assert "2 points reach no centre" in found.message
+    assert found.inertia == torch.inf
+    torch.testing.assert_close(found.centres[0], z[:3].mean(0), rtol=0, atol=1e-8)
+    assert torch.isinf(found.distances).tolist() == [False, False, False, True, True]
+    assert bool((found.seed_inertias == torch.inf).all())
+
+
+def test_seeds_reach_every_side():
+    torn, z = banks()
+    found = pb.geodesic_kmeans(torn, z, 2)
+    assert found.converged
+    assert (found.labels == found.labels[0]).tolist() == [True, True, True, False, False]
+    assert bool(torch.isfinite(found.seed_inertias).all())
+
+
+def test_geodesics_have_limits_of_their_own():
+    z, _ = blobs()
+    found = pb.geodesic_kmeans(SPHERE, z, 2, path_tol=1e-30)
+    assert not found.converged
+    assert "path_tol" in found.message

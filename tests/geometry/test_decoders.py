@@ -19,7 +19,7 @@ from pullback.geometry import (
     magnification,
 )
 from pullback.metrics import PullbackMetric, from_tensor
-from pullback.metrics.pullback import _returns_rows
+from pullback.metrics.decoders import _returns_rows
 
 
 def flat(decoder: object) -> object:

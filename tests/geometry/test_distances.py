@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pullback.ambient import LearnedGaussian
-from pullback.geometry import distance
+from pullback.geometry import distance, geodesic
 from pullback.geometry.reference import PoincareDisk, Sphere
 from pullback.metrics import BaseMetric, EuclideanMetric, PullbackMetric, from_tensor
 
@@ -91,6 +91,38 @@ def test_gradient_on_a_doubled_mesh():
     fine = torch.autograd.grad(distance(PullbackMetric(f), a, b, nodes=129, starts="line").sum(), [a, b])
     for got, want in zip(coarse, fine, strict=True):
         assert relative(got, want) < 1e-3
+
+
+def bent() -> PullbackMetric:
+    """A decoder on which the geodesics between ordinary points turn within a few nodes."""
+    generator = torch.Generator().manual_seed(0)
+    widths = [nn.Linear(2, 64), nn.Linear(64, 64), nn.Linear(64, 16)]
+    for layer in widths:
+        weight = torch.randn(layer.weight.shape, generator=generator, dtype=torch.float64)
+        layer.weight.data = 4 * weight / layer.in_features**0.5
+        layer.bias.data = torch.zeros_like(layer.bias).double()
+    f = nn.Sequential(widths[0], nn.Tanh(), widths[1], nn.Tanh(), widths[2])
+    return PullbackMetric(f.requires_grad_(False))
+
+
+def test_a_mesh_that_is_too_coarse_to_extrapolate_makes_no_gradient_worse(caplog):
+    metric, generator = bent(), torch.Generator().manual_seed(9)
+    z = torch.randn(2, 12, 2, generator=generator, dtype=torch.float64)
+    assert bool(geodesic(metric, *z, nodes=33).converged.all())
+    a, b = (point.clone().requires_grad_() for point in z)
+    gradients = torch.autograd.grad(distance(metric, a, b, nodes=33).sum(), [a, b])
+    for point, gradient in zip(z, gradients, strict=True):
+        norm = torch.einsum("na,nab,nb->n", gradient, metric.inverse(point), gradient).sqrt()
+        assert (norm - 1).abs().max() <= 0.05
+    assert "of 12 gradients are off by up to 0.0" in caplog.text
+
+
+def test_curves_that_do_not_converge_are_logged(caplog):
+    distance(SPHERE, *pairs(), starts="line")
+    assert not caplog.records
+    with torch.no_grad():
+        distance(bent(), *(2 * z for z in pairs()), starts="line", max_iter=1, max_nodes=65)
+    assert "curves not converged" in caplog.text
 
 
 def test_unit_covectors_and_symmetry():

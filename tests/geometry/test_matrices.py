@@ -10,7 +10,7 @@ from g1 import digits_decoder
 from pullback.geometry import DistanceMatrix, distance, distance_matrix, geodesic, nearest_neighbours
 from pullback.geometry import matrices as module
 from pullback.geometry import pairs as pairs_module
-from pullback.geometry.matrices import ApproximationWarning, graph_distances
+from pullback.geometry.matrices import ApproximationWarning, finite_squares, graph_distances
 from pullback.geometry.pairs import pair_chunks
 from pullback.geometry.reference import PoincareDisk, Sphere
 from pullback.metrics import EuclideanMetric, PullbackMetric, from_tensor
@@ -146,6 +146,12 @@ def test_no_curve_inside_the_domain_is_infinitely_far():
     assert not bool(found.converged[0, 1])
     assert found.values[0, 1] == torch.inf
     assert bool(found.converged[1, 2])
+    rough = graph_distances(from_tensor(torn, 2), z)
+    assert torch.isinf(rough).tolist() == [[False, True, True], [True, False, False], [True, False, False]]
+    square = finite_squares(rough)
+    assert bool(torch.isfinite(square).all())
+    assert float(square[0, 1]) > float(square[1].sum() - square[0, 1])
+    assert torch.equal(square[1:, 1:], rough[1:, 1:].square())
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
@@ -186,6 +192,13 @@ def test_bad_arguments_are_named(as_users_run):
     assert isinstance(part, DistanceMatrix)
     with pytest.raises(ValueError, match=r"known: expected geodesic distances \(3, 3\)"):
         distance_matrix(SPHERE, z[:3], known=part)
+    for other in ({"z": z + 0.1}, {"z": z, "other": z}):
+        with pytest.raises(ValueError, match="known: expected distances of the same points"):
+            distance_matrix(SPHERE, **other, known=part)
+    z.add_(0.1)
+    with pytest.raises(ValueError, match="known: expected distances of the same points"):
+        distance_matrix(SPHERE, z, known=part)
+    z = part.z
     with pytest.raises(ValueError, match="got graph distances"):
         distance_matrix(SPHERE, z, known=replace(part, method="graph"))
     assert module.ApproximationWarning.__mro__[1] is UserWarning

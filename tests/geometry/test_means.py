@@ -5,6 +5,7 @@ import torch
 
 import pullback as pb
 from pullback.geometry.reference import PoincareDisk, Sphere
+from pullback.metrics import from_tensor
 
 SPHERE = pb.PullbackMetric(Sphere().embedding)
 
@@ -102,3 +103,41 @@ def test_points_around_a_great_circle_say_that_the_mean_is_one_of_several():
 def test_bad_weights(weights, told, as_users_run):
     with pytest.raises(ValueError, match=told):
         pb.frechet_mean(SPHERE, cloud(), weights.double())
+
+
+def test_many_small_doubts_are_one_large():
+    angle = torch.linspace(0, 1, 1500)
+    z = torch.stack([angle.cos(), angle.sin()], dim=1)
+    mean = pb.frechet_mean(SPHERE, z, nodes=5, max_nodes=5, gap_tol=1e-9, starts="line")
+    assert not mean.converged
+    assert "geodesics that matter are not certified: raise max_nodes, path_max_iter" in mean.message
+
+
+def test_points_out_of_reach_have_no_logarithm():
+    def torn(z: torch.Tensor) -> torch.Tensor:
+        wall = torch.where(z[:, 0].abs() < 0.3, torch.nan, 1.0)
+        return torch.eye(2, dtype=z.dtype) * wall[:, None, None]
+
+    z = torch.tensor([[-1.0, 0.0], [-1.0, 0.5], [-1.2, 0.2], [1.0, 0.0]]).double()
+    mean = pb.frechet_mean(from_tensor(torn, 2), z)
+    assert not mean.converged
+    assert mean.variance == torch.inf
+    assert mean.residual == torch.inf
+    lost = torch.isinf(mean.distances)
+    assert int(lost.sum()) == 1
+    assert torch.equal(torch.isnan(mean.logarithms).all(1), lost)
+    assert "1 points are reached by no curve" in mean.message
+    assert "residual" not in mean.message
+    weights = torch.tensor([1.0, 1.0, 1.0, 0.0]).double()
+    assert pb.frechet_mean(from_tensor(torn, 2), z, weights).converged
+
+
+def test_geodesics_have_limits_of_their_own(as_users_run):
+    z = cloud()
+    mean = pb.frechet_mean(SPHERE, z, path_tol=1e-30)
+    assert float(mean.residual) <= 1e-6
+    assert "12 geodesics that matter are not certified" in mean.message
+    with pytest.raises(ValueError, match="path_tol: expected a finite number > 0"):
+        pb.frechet_mean(SPHERE, z, path_tol=0)
+    with pytest.raises(ValueError, match="path_max_iter: expected a whole number >= 1"):
+        pb.frechet_mean(SPHERE, z, path_max_iter=0)

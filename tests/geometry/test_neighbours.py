@@ -7,6 +7,7 @@ from torch import nn
 from pullback.geometry import distance_matrix, nearest_neighbours
 from pullback.geometry import neighbours as module
 from pullback.geometry.reference import PoincareDisk, Sphere
+from pullback.geometry.route import Extrinsic
 from pullback.metrics import EuclideanMetric, PullbackMetric, from_tensor
 
 SPHERE = PullbackMetric(Sphere().embedding)
@@ -96,6 +97,78 @@ def test_what_is_not_certified_is_said():
     found = nearest_neighbours(SPHERE, points(8), k=2, nodes=5, max_nodes=5, gap_tol=1e-9)
     assert not bool(found.converged.all())
     assert "not certified" in found.message
+
+
+def band(z: torch.Tensor) -> torch.Tensor:
+    """A plane without the strip |z_0| < 0.3."""
+    return torch.cat([torch.where(z[:, :1].abs() < 0.3, torch.nan, z[:, :1]), z[:, 1:]], dim=1)
+
+
+BANKS = torch.tensor([[-1.0, 0.0], [-1.0, 0.5], [1.0, 0.0], [1.0, 0.4]], dtype=torch.float64)
+
+
+def torn(z: torch.Tensor) -> torch.Tensor:
+    wall = torch.where(z[:, 0].abs() < 0.3, torch.nan, 1.0)
+    return torch.eye(2, dtype=z.dtype) * wall[:, None, None]
+
+
+@pytest.mark.parametrize("metric", [PullbackMetric(band), from_tensor(torn, 2)])
+def test_points_out_of_reach_are_infinitely_far_neighbours(metric):
+    found = nearest_neighbours(metric, BANKS, k=3)
+    assert found.index[:, 0].tolist() == [1, 0, 3, 2]
+    assert torch.equal(found.index.sort(dim=1).values, torch.tensor([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]))
+    torch.testing.assert_close(found.distance[:, 0], torch.tensor([0.5, 0.5, 0.4, 0.4]).double())
+    assert (found.distance[:, 1:] == torch.inf).all()
+    assert bool(found.exact.all())
+    assert found.converged.tolist() == [[True, False, False]] * 4
+    assert "8 neighbours are reached by no curve" in found.message
+    assert "not certified" not in found.message
+
+
+def test_images_that_are_no_numbers_rule_nothing_out():
+    def spoiled(z: torch.Tensor) -> torch.Tensor:
+        return torch.cat([z, torch.where(z[:, :1] > 0.9, torch.nan, 0.0)], dim=1)
+
+    z = torch.tensor([[0.0, 0.0], [0.5, 0.0], [0.0, 0.7], [1.0, 0.0]], dtype=torch.float64)
+    found = nearest_neighbours(PullbackMetric(spoiled), z, k=1)
+    assert found.index[:3, 0].tolist() == [1, 0, 0]
+    assert bool(found.exact.all())
+    # The last point was compared with all others.
+    assert found.geodesics >= 3
+    assert found.distance[3, 0] == torch.inf
+
+
+def test_every_point_is_checked_even_if_it_is_far_from_all(as_users_run):
+    fold = PullbackMetric(lambda z: torch.stack([z[:, 0] ** 3, z[:, 1]], dim=1))
+    z = torch.tensor([[1.0, 0.0], [1.1, 0.0], [1.0, 0.1], [0.0, 50.0]], dtype=torch.float64)
+    with pytest.raises(ValueError, match="not positive definite at row 3"):
+        nearest_neighbours(fold, z[:3], z, k=1)
+    with pytest.raises(ValueError, match="not positive definite at row 3"):
+        nearest_neighbours(fold, z, k=1)
+
+
+def test_wide_images_are_made_a_few_at_a_time(monkeypatch):
+    z, seen = points(40), []
+    other = points(30) + 0.05
+    decoder = net()
+
+    def told(x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return decoder(x)
+
+    whole = nearest_neighbours(PullbackMetric(decoder), z, other, k=2)
+    for name, value in (("KEPT_ENTRIES", 100), ("ENTRY_BUDGET", 63)):
+        monkeypatch.setattr(module, name, value)
+    chords = module._Chords.over(Extrinsic(told), z, other)
+    seen.clear()
+    bound = chords.between(3, 9)
+    assert max(seen) == 63 // 9
+    expected = torch.cdist(decoder(z[3:9]), decoder(other))
+    torch.testing.assert_close(bound, expected, rtol=1e-6, atol=1e-8)
+    assert chords.block == 100 // 9
+    parts = nearest_neighbours(PullbackMetric(decoder), z, other, k=2)
+    assert torch.equal(parts.index, whole.index)
+    assert torch.equal(parts.exact, whole.exact)
 
 
 def test_bad_arguments_are_named(as_users_run):

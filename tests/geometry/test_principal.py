@@ -1,9 +1,11 @@
 """Tangent principal components: ordinary ones in flat space, round trips on curved ones."""
 
+import pytest
 import torch
 
 import pullback as pb
 from pullback.geometry.reference import Sphere
+from pullback.metrics import from_tensor
 
 SPHERE = pb.PullbackMetric(Sphere().embedding)
 
@@ -50,3 +52,28 @@ def test_fewer_components_keep_the_largest():
     found = pb.tangent_pca(SPHERE, 0.4 * cloud(2), n_components=1)
     assert found.scores.shape == (15, 1)
     assert 0.5 < float(found.explained[0]) < 1
+
+
+def test_options_of_the_mean_stay_with_the_mean(as_users_run):
+    z = 0.4 * cloud(2)
+    found = pb.tangent_pca(SPHERE, z, start=z[0], tol=1e-7, max_iter=20, nodes=33)
+    assert set(found.options) == {"nodes", "tol", "max_iter"}
+    assert found.options["tol"] is None
+    torch.testing.assert_close(found.transform(z), found.scores, rtol=0, atol=1e-7)
+    again = pb.tangent_pca(SPHERE, z, mean=found.mean, path_tol=1e-5)
+    torch.testing.assert_close(again.variances, found.variances, rtol=1e-6, atol=0)
+    with pytest.raises(ValueError, match="start: expected mean=None with this argument"):
+        pb.tangent_pca(SPHERE, z, mean=found.mean, start=z[0])
+
+
+def test_points_out_of_reach_do_not_count():
+    def torn(z: torch.Tensor) -> torch.Tensor:
+        wall = torch.where(z[:, 0].abs() < 0.3, torch.nan, 1.0)
+        return torch.eye(2, dtype=z.dtype) * wall[:, None, None]
+
+    z = torch.tensor([[-1.0, 0.0], [-1.0, 0.5], [-1.2, 0.2], [1.0, 0.0]]).double()
+    found = pb.tangent_pca(from_tensor(torn, 2), z, mean=z[:3].mean(0))
+    assert not found.converged
+    assert torch.isnan(found.scores).all(1).tolist() == [False, False, False, True]
+    values = torch.linalg.eigvalsh(torch.cov(z[:3].mT, correction=0)).flip(0)
+    torch.testing.assert_close(found.variances, 3 / 4 * values)

@@ -139,6 +139,7 @@ def test_hyperbolic_exponential_inverts_the_logarithm():
     from_origin = disk.exponential(torch.zeros_like(v), v)
     torch.testing.assert_close(from_origin, disk.exponential_from_origin(v), rtol=1e-13, atol=1e-13)
     assert disk.exponential(a, 0 * v).equal(a)
+    assert disk.exponential_from_origin(0 * v).abs().max() == 0
     assert disk.logarithm(a, a).abs().max() < 1e-15
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from metric_cases import AMBIENTS, FACTOR, P, decoder
 from pullback import ambient as A
 from pullback.geometry import curve_energy, energy_shares, geodesic, shares_of_difference
 from pullback.geometry import shares as module
@@ -17,29 +18,6 @@ from pullback.metrics import (
     PullbackMetric,
     as_metric,
 )
-
-P = 6
-FACTOR = torch.randn(P, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-AMBIENTS = {
-    "Euclidean": A.Euclidean(),
-    "Diagonal": A.Diagonal(torch.linspace(0.5, 2, P, dtype=torch.float64)),
-    "Gaussian": A.Gaussian(0.3),
-    "LowRank": A.LowRank(FACTOR),
-    "LowRank of z": A.LowRank(lambda z: FACTOR.to(z) * (1 + z[:, :1, None] ** 2)),
-    "Bernoulli": A.Bernoulli(),
-    "Poisson": A.Poisson(),
-    "NegativeBinomial": A.NegativeBinomial(torch.linspace(1, 9, P, dtype=torch.float64)),
-    "Categorical": A.Categorical(2),
-    "LearnedGaussian": A.LearnedGaussian(),
-    "LearnedNegativeBinomial": A.LearnedNegativeBinomial(),
-}
-
-
-def decoder(d: int = 2, p: int = P, seed: int = 0) -> nn.Sequential:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        net = nn.Sequential(nn.Linear(d, 8), nn.Tanh(), nn.Linear(8, 7), nn.Softplus(), nn.Linear(7, p))
-    return net.double().requires_grad_(False)
 
 
 def curves(m: int = 3, nodes: int = 9, d: int = 2) -> torch.Tensor:

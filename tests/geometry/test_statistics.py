@@ -160,6 +160,20 @@ def test_variation_of_distances_over_trainings():
     assert bool(seen.converged.all())
 
 
+def test_a_pair_that_one_training_does_not_join_is_not_called_stable():
+    def wall(z: torch.Tensor) -> torch.Tensor:
+        inside = (z[:, 0] > 1) & (z[:, 0] < 2)
+        return torch.where(inside[:, None, None], torch.nan, torch.eye(2, dtype=z.dtype).expand(len(z), 2, 2))
+
+    a, b = torch.zeros(2, 2).double(), torch.tensor([[0.0, 1.0], [3.0, 0.0]]).double()
+    seen = distance_stability([from_tensor(wall, 2), EuclideanMetric(2)], [a, a], [b, b])
+    assert torch.isnan(seen.per_pair).tolist() == [False, True]
+    assert seen.variation == pytest.approx(0, abs=1e-9)
+    assert seen.converged.all(0).tolist() == [True, False]
+    lost = distance_stability([from_tensor(wall, 2), EuclideanMetric(2)], [a[1:], a[1:]], [b[1:], b[1:]])
+    assert math.isnan(lost.variation)
+
+
 def test_charts_of_trainings_need_not_agree():
     """The same surface in another chart has the same distances: no variation."""
     f, z = net(), points(8)

@@ -36,10 +36,11 @@ def test_every_method_solves_an_indefinite_system(solve, m, K, d):
     assert residual.abs().max() < 1e-10
 
 
+@pytest.mark.parametrize("entry", [0, torch.nan, torch.inf])
 @pytest.mark.parametrize("solve", [_banded, _dense])
-def test_a_singular_curve_is_nan_and_leaves_the_others_alone(solve):
+def test_a_curve_without_solution_is_nan_and_leaves_the_others_alone(solve, entry):
     D, U, right = system(3, 4, 2)
-    D[1], U[1] = 0, 0
+    D[1], U[1] = entry, 0
     x = solve(D, U, right)
     assert torch.isnan(x[1]).all()
     torch.testing.assert_close(x[[0, 2]], solve(D[[0, 2]], U[[0, 2]], right[[0, 2]]))

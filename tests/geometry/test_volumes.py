@@ -35,8 +35,16 @@ def test_many_points_are_chunked(monkeypatch):
     whole = magnification(PoincareDisk(), z / 9)
     monkeypatch.setattr(volumes, "CHUNK_POINTS", 7)
     torch.testing.assert_close(magnification(PoincareDisk(), z / 9), whole)
+    listed, arange = [], torch.arange
+
+    def counted(*arguments, **options):
+        listed.append(arange(*arguments, **options))
+        return listed[-1]
+
+    monkeypatch.setattr(torch, "arange", counted)
     flat = volume(EuclideanMetric(2), PERIOD, n=10)
     assert flat.value == pytest.approx(4 * math.pi**2, rel=1e-12)
+    assert max(len(part) for part in listed) == 10
 
 
 def test_area_of_the_torus_to_rounding():
@@ -67,6 +75,10 @@ def test_monte_carlo_error_is_its_standard_error():
     assert 0.6 < scaled.square().mean().sqrt() < 1.4
     again = volume(metric, PERIOD, method="montecarlo", n=500, generator=torch.Generator().manual_seed(29))
     assert again == seen
+    state = torch.get_rng_state()
+    runs = [volume(metric, PERIOD, method="montecarlo", n=500) for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_huge_volumes_keep_their_logarithm():
@@ -92,5 +104,7 @@ def test_bad_boxes_are_named(as_users_run):
         volume(metric, torch.zeros(2, 2))
     with pytest.raises(ValueError, match="n: expected an even number"):
         volume(metric, PERIOD, n=5)
+    with pytest.raises(ValueError, match=r"n: expected a grid of at most .* got 200 to the power of 8; use"):
+        volume(EuclideanMetric(8), torch.tensor([[0.0, 1.0]]).repeat(8, 1))
     with pytest.raises(ValueError, match="method: expected one of 'grid', 'montecarlo', got 'simpson'"):
         volume(metric, PERIOD, method="simpson")

@@ -185,6 +185,10 @@ def test_tensors_are_checked_where_they_enter(as_users_run):
     holes[2, 0, 0] = math.nan
     with pytest.raises(ValueError, match="not finite at row 2"):
         checked_tensor(from_tensor(lambda z: holes, 2), z)
+    with pytest.raises(ValueError, match=r"expected torch\.float64 like z, got torch\.float32; let the"):
+        checked_tensor(from_tensor(lambda z: eye.float(), 2), z)
+    with pytest.raises(ValueError, match=r"z: expected float32 or float64 points, got torch\.float16"):
+        checked_tensor(EuclideanMetric(2), z.half())
     with pytest.raises(ValueError, match="not positive definite at row 1"):
         from_tensor(lambda z: bad, 2).logdet(z)
 

@@ -212,3 +212,13 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
 def test_bad_input(call: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_strip_shows_the_features_that_are_asked_for():
+    rows = np.linspace(0, 1, 5)[:, None] * np.array([1.0, 100.0, 0.01])
+    ax = plots.decoded_strip(rows, feature_names=["a", "b", "c"], features=[2, 0])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["c", "a"]
+    largest = plots.decoded_strip(rows, feature_names=["a", "b", "c"], n_features=1)
+    assert [label.get_text() for label in largest.get_yticklabels()] == ["b"]
+    with pytest.raises(ValueError, match="features: expected numbers from 0 to 2"):
+        plots.decoded_strip(rows, features=[3])

@@ -164,6 +164,7 @@ def test_a_ray_is_dotted_where_another_way_is_shorter() -> None:
 
 def test_rays_stop_where_they_leave_the_domain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pullback.plots.rays.MOST_STEPS", 8)
+    monkeypatch.setattr("pullback.plots.rays.LEGS", 3)
 
     inside = from_tensor(
         lambda z: (1 / torch.where(z[:, 0] < 0.5, 1.0, torch.nan))[:, None, None] * torch.eye(2).to(z), 2
@@ -173,7 +174,7 @@ def test_rays_stop_where_they_leave_the_domain(monkeypatch: pytest.MonkeyPatch) 
     reached = np.nanmax(rays.points[..., 0])
     assert 0.3 < reached < 0.5
     ax = plots.geodesic_fan(inside, np.zeros(2), radius=1.0, directions=3)
-    assert "1 of 3 left the domain of the metric" in ax.get_title(loc="left")
+    assert "1 of 3 could not be followed to their end" in ax.get_title(loc="left")
 
 
 def test_rays_in_more_dimensions_leave_in_the_page() -> None:
@@ -261,7 +262,7 @@ def test_the_scale_of_curvature_is_robust_and_symmetric() -> None:
 
 def test_tensors_of_curvature_stay_affordable() -> None:
     assert len(some_codes(np.zeros((3000, 3)), 0)) == 500
-    assert len(some_codes(np.zeros((3000, 32)), 0)) == 128
+    assert len(some_codes(np.zeros((3000, 32)), 0)) == 64
     ax = plots.curvature_map(PullbackMetric(random_net(3)), RNG.normal(size=(600, 3)))
     assert "500 of 600 codes, sampled" in ax.get_title(loc="left")
 

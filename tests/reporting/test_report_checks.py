@@ -9,6 +9,7 @@ import pytest
 from pullback.reporting import Measures
 from pullback.reporting.verdicts import judge
 
+COMPARED = {"stability_pairs": 50, "stability_certified": 50}
 GOOD = Measures(
     n_rows=1000,
     n_features=64,
@@ -43,6 +44,7 @@ GOOD = Measures(
     stability=None,
     trainings=0,
     stability_pairs=0,
+    stability_certified=0,
     active_dims=2,
     converged=True,
     message="the validation loss stopped falling",
@@ -69,9 +71,12 @@ CASES = [
     ("ruler", {"stress": math.nan}, "fail"),
     ("ruler", {"stress": 0.0, "pearson": None, "spearman": None}, "pass"),
     ("ruler", {"stress": None, "stress_pairs": 0, "stress_certified": 0}, "attention"),
-    ("stability", {"stability": 0.05, "trainings": 3, "stability_pairs": 50}, "pass"),
-    ("stability", {"stability": 0.2, "trainings": 3, "stability_pairs": 50}, "attention"),
-    ("stability", {"stability": 0.5, "trainings": 3, "stability_pairs": 50}, "fail"),
+    ("ruler", {"stress_certified": 10}, "attention"),
+    ("ruler", {"stress_certified": 10, "stress": 0.9}, "fail"),
+    ("stability", {"stability": 0.05, "trainings": 3, **COMPARED, "stability_certified": 30}, "attention"),
+    ("stability", {"stability": 0.05, "trainings": 3, **COMPARED}, "pass"),
+    ("stability", {"stability": 0.2, "trainings": 3, **COMPARED}, "attention"),
+    ("stability", {"stability": 0.5, "trainings": 3, **COMPARED}, "fail"),
     ("stability", {"stability": None, "trainings": 3}, "attention"),
     ("coverage", {"off_data_share": 0.7}, "attention"),
     ("coverage", {"off_data_share": 0.95}, "fail"),
@@ -143,7 +148,7 @@ def test_summary_gives_numbers() -> None:
 
 
 def test_stability_is_checked_where_there_are_other_trainings() -> None:
-    diagnosis = judge(replace(GOOD, stability=0.123, trainings=3, stability_pairs=50))
+    diagnosis = judge(replace(GOOD, stability=0.123, trainings=3, **COMPARED))
     assert diagnosis["stability"].text == "12\u202f% over 3 trainings"
     assert "50 pairs" in diagnosis["stability"].sentence
     assert any("vary by 12 % over 3 trainings" in line for line in diagnosis.summary())

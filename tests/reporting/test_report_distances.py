@@ -54,6 +54,28 @@ def test_a_metric_without_an_embedding_is_measured_on_fewer_pairs() -> None:
     assert seen["stress"] == pytest.approx(0, abs=1e-6)
 
 
+def test_many_dimensions_are_measured_on_fewer_pairs() -> None:
+    seen = ruler_measures(EuclideanMetric(16), random().normal(size=(30, 16)), random())
+    assert seen["stress_pairs"] == seen["stress_certified"] == module.STRESS_PAIRS // 2
+    assert seen["stress"] == pytest.approx(0, abs=1e-6)
+
+
+def walled(z: torch.Tensor) -> torch.Tensor:
+    """The plane without the strip 1 < x < 2."""
+    inside = (z[:, 0] > 1) & (z[:, 0] < 2)
+    return torch.where(inside[:, None, None], torch.nan, torch.eye(2, dtype=z.dtype).expand(len(z), 2, 2))
+
+
+def test_pairs_that_nothing_joins_are_left_out_of_the_stress() -> None:
+    z = random().normal(size=(12, 2)) * 0.3
+    z[6:, 0] += 3
+    seen = ruler_measures(from_tensor(walled, 2), z, random())
+    assert 0 < seen["stress_certified"] < seen["stress_pairs"]
+    assert seen["stress"] == pytest.approx(0, abs=1e-6)
+    apart = ruler_measures(from_tensor(walled, 2), np.array([[0.5, 0.0], [2.5, 0.0], [0.5, 0.0]]), random())
+    assert apart["stress"] is None
+
+
 @pytest.mark.parametrize("n", [0, 1, 2, 5])
 def test_codes_that_do_not_differ_are_not_measured(n: int) -> None:
     seen = ruler_measures(EuclideanMetric(2), np.ones((n, 2)), random())
@@ -81,7 +103,8 @@ def test_a_model_agrees_with_itself_and_not_with_another(bent: Make) -> None:
     X = model.data(40)
     evidence = gather(model, X)
     same = stability_measures(evidence, [model], X, random())
-    assert same == {"stability": pytest.approx(0, abs=1e-9), "trainings": 2, "stability_pairs": 50}
+    counts = {"trainings": 2, "stability_pairs": 50, "stability_certified": 50}
+    assert same == {"stability": pytest.approx(0, abs=1e-9), **counts}
     other = bent()
     other.module_[2].weight.data *= 2
     twice = stability_measures(evidence, [model, other], X, random())
@@ -95,7 +118,7 @@ def test_a_decoder_that_ignores_its_code_leaves_no_pairs(bent: Make) -> None:
     dead.module_[0].weight.data.zero_()
     X = model.data(30)
     seen = stability_measures(gather(model, X), [dead], X, random())
-    assert seen == {"stability": None, "trainings": 2, "stability_pairs": 0}
+    assert seen == {"stability": None, "trainings": 2, "stability_pairs": 0, "stability_certified": 0}
     diagnosis = diagnose(dead, X)
     assert diagnosis["ruler"].value is None
     assert diagnosis.measures.metric_distortion is None
@@ -115,5 +138,5 @@ def test_a_diagnosis_takes_other_trainings(bent: Make) -> None:
 
 def test_others_are_checked_before_anything_is_computed(bent: Make) -> None:
     model = bent()
-    with pytest.raises(TypeError, match="model: expected a fitted model"):
+    with pytest.raises(TypeError, match=r"others\[0\]: expected a fitted model"):
         diagnose(model, model.data(20), others=[3])

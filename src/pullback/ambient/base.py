@@ -15,8 +15,21 @@ def double(value: Tensor | float | int) -> Tensor:
     return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
 
 
+def count_of(value: Tensor | float | int) -> int | None:
+    """For how many features there is an entry; None where one serves all."""
+    return value.numel() if isinstance(value, Tensor) and value.numel() > 1 else None
+
+
 class Quadratic:
-    """vᵀ W v from `apply`."""
+    """vᵀ W v from `apply`.
+
+    Attributes:
+        features: number of outputs that W is made for, or None where it takes any.
+    """
+
+    @property
+    def features(self) -> int | None:
+        return None
 
     def apply(self, y: Tensor, v: Tensor) -> Tensor:
         raise NotImplementedError

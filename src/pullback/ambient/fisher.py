@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pullback.ambient.base import Quadratic, double, per_feature
+from pullback.ambient.base import Quadratic, count_of, double, per_feature
 from pullback.ambient.flattenings import (
     BernoulliFlattening,
     CategoricalFlattening,
@@ -30,13 +30,18 @@ class Gaussian(Quadratic):
     def __post_init__(self) -> None:
         check_positive("sigma", self.sigma)
 
+    @property
+    def features(self) -> int | None:
+        """Number of entries of σ."""
+        return count_of(self.sigma)
+
     def apply(self, y: Float[Tensor, "n p"], v: Float[Tensor, "n p *k"]) -> Float[Tensor, "n p *k"]:
         """W v = v / σ²."""
         return v / per_feature(double(self.sigma).to(v), v) ** 2
 
     def flattening(self) -> nn.Module:
         """phi(y) = y / σ."""
-        return ScaleFlattening(1 / double(self.sigma))
+        return ScaleFlattening(double(self.sigma), -1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +83,11 @@ class NegativeBinomial(Quadratic):
 
     def __post_init__(self) -> None:
         check_positive("dispersion", self.dispersion)
+
+    @property
+    def features(self) -> int | None:
+        """Number of entries of θ."""
+        return count_of(self.dispersion)
 
     def apply(self, y: Float[Tensor, "n p"], v: Float[Tensor, "n p *k"]) -> Float[Tensor, "n p *k"]:
         """W v = θ σ(η - ln θ) v, which neither overflows nor divides."""

@@ -8,16 +8,25 @@ from torch import Tensor, nn
 
 
 class ScaleFlattening(nn.Module):
-    """phi(y) = scale · y, one positive factor a feature."""
+    """phi(y) = base^power · y, one positive factor a feature.
 
-    scale: Tensor
+    The power is taken in the precision of the data, not in that of the base.
+    """
 
-    def __init__(self, scale: Tensor):
+    base: Tensor
+
+    def __init__(self, base: Tensor, power: float = 1.0):
         super().__init__()
-        self.register_buffer("scale", scale)
+        self.register_buffer("base", base)
+        self.power = power
+
+    @property
+    def scale(self) -> Tensor:
+        """The factors."""
+        return self.base**self.power
 
     def forward(self, y: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
-        return y * self.scale.to(y)
+        return y * self.base.to(y) ** self.power
 
 
 class BernoulliFlattening(nn.Module):

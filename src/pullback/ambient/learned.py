@@ -70,8 +70,8 @@ class LearnedNegativeBinomial(Paired):
     W is μθ/(μ+θ) on log μ and θ² I_θθ on log θ, without a cross term. I_θθ = ψ'(θ) - E ψ'(y+θ) - μ/(θ(μ+θ))
     is evaluated without its cancellation; see `pullback.ambient.dispersion`.
 
-    Gotchas: relative error of the weight on log θ in float64: 1e-7 for θ from 1e-4 to 1e5, 1e-9 from
-        θ = 0.01 on. Use one fixed library size in log μ for a whole computation.
+    Gotchas: relative error of the weight on log θ in float64, for μ up to 1e4: 1e-7 for θ from 1e-4 to
+        1e5, 6e-9 from θ = 0.01 on. Use one fixed library size in log μ for a whole computation.
     Example:
         >>> import torch
         >>> weights = LearnedNegativeBinomial().apply(torch.zeros(1, 2).double(), torch.ones(1, 2).double())

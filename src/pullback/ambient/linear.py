@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pullback.ambient.base import Quadratic, per_feature
+from pullback.ambient.base import Quadratic, count_of, double, per_feature
 from pullback.ambient.flattenings import ScaleFlattening
 from pullback.validation import check_finite, check_positive
 
@@ -32,7 +31,7 @@ class Diagonal(Quadratic):
     """W = diag(weight), one positive weight a feature.
 
     Args:
-        weight: (p,), or a scalar.
+        weight: (p,), or a number.
     Raises:
         ValueError: a weight is not positive, naming the first index.
     Example:
@@ -41,18 +40,23 @@ class Diagonal(Quadratic):
         tensor([[1., 4.]])
     """
 
-    weight: Tensor
+    weight: Tensor | float | int
 
     def __post_init__(self) -> None:
         check_positive("weight", self.weight)
 
+    @property
+    def features(self) -> int | None:
+        """Number of weights."""
+        return count_of(self.weight)
+
     def apply(self, y: Float[Tensor, "n p"], v: Float[Tensor, "n p *k"]) -> Float[Tensor, "n p *k"]:
         """W v = weight · v."""
-        return per_feature(self.weight.to(v), v) * v
+        return per_feature(double(self.weight).to(v), v) * v
 
     def flattening(self) -> nn.Module:
         """phi(y) = √weight · y."""
-        return ScaleFlattening(torch.sqrt(self.weight))
+        return ScaleFlattening(double(self.weight), 0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +89,11 @@ class LowRank(Quadratic):
                 f"{str(self.factor.dtype).removeprefix('torch.')}; pass a factor U, not W = U Uᵀ"
             )
         check_finite("factor", self.factor)
+
+    @property
+    def features(self) -> int | None:
+        """Rows of the factor."""
+        return self.factor.shape[-2] if isinstance(self.factor, Tensor) else None
 
     def at(self, z: Float[Tensor, "n d"]) -> "LowRank":
         """The ambient at latent points: a factor that is a function of z becomes one factor a row."""

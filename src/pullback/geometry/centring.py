@@ -5,26 +5,27 @@ depends on x alone. With the interior nodes of a curve eliminated (H_11 their He
 
     ∂E_i = ∂E_i/∂z_0,   ∂²E_i = H_xx - H_x1 H_11⁻¹ H_1x
 
-exactly. E_n is off by O(1/n²); energies and derivatives on a mesh and on every second node of it give
-(4 E_2n - E_n)/3, whose minimum is that of the sum of squared distances to O(1/n⁴).
+exactly. E_n is off by O(1/n²); gradients on a mesh and on every second node of it give (4 ∂E_2n - ∂E_n)/3,
+which vanishes at the minimum of the sum of squared distances to O(1/n⁴).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullback.geometry.energy import Curves, System
-from pullback.geometry.geodesics import NODE_BUDGET, Geodesic
-from pullback.geometry.momenta import SETTLED, SETTLING_DAMPING, SETTLING_STEPS
-from pullback.geometry.newton import NOISE_ROUNDINGS, Descent, advance, begin, correct
-from pullback.geometry.route import Extrinsic, Intrinsic, Points, Route
+from pullback.geometry.geodesics import Geodesic
+from pullback.geometry.momenta import SETTLED, by_mesh, settled
+from pullback.geometry.newton import NOISE_ROUNDINGS
+from pullback.geometry.route import Extrinsic, Intrinsic, Route
 from pullback.geometry.tridiagonal import solve_block_tridiagonal
 from pullback.metrics import BaseMetric, PullbackMetric
 
 ARMIJO = 1e-4
 HALVINGS = 10
+CORRECTIONS = 4
 # Curvatures of ½F relative to the metric (1 in flat space) below which a centre is no firm minimum.
 LEAST_CONVEXITY = 1e-6
 # A step off a saddle, in standard deviations.
@@ -40,19 +41,15 @@ class Sheaf:
     Attributes:
         row: number of the point at the end of each curve.
         points: the curves.
-        factor: with which the energy of each counts.
-        fine: whether this is the final mesh, not every second node of it.
     """
 
     row: Int[Tensor, " m"]
     points: Curves
-    factor: Float[Tensor, " m"]
-    fine: bool
 
     def part(self, keep: Bool[Tensor, " n"]) -> "Sheaf":
         """The curves to the points that ``keep`` names."""
         inside = keep[self.row]
-        return Sheaf(self.row[inside], self.points[inside], self.factor[inside], self.fine)
+        return Sheaf(self.row[inside], self.points[inside])
 
     def put(self, other: "Sheaf", keep: Bool[Tensor, " n"]) -> None:
         """Take the curves to the points that ``keep`` names from ``other``, which has at least those."""
@@ -64,7 +61,7 @@ class Sheaf:
         first = start[self.row].unsqueeze(1)
         points = self.points + t * (first - self.points[:, :1])
         points[:, :1] = first
-        return replace(self, points=points)
+        return Sheaf(self.row, points)
 
 
 @dataclass
@@ -75,7 +72,7 @@ class Fan:
         sheaves: the curves.
         energy: E_i, infinite where the curve left the domain of the metric.
         gradient, hessian: of E_i with respect to the centre.
-        settled: whether all curves of a point became discrete geodesics.
+        settled: whether the curve became a discrete geodesic.
     """
 
     sheaves: list[Sheaf]
@@ -88,62 +85,35 @@ class Fan:
         """Take the points that ``keep`` names from ``other``."""
         for mine, its in zip(self.sheaves, other.sheaves, strict=True):
             mine.put(its, keep)
-        self._read(other, keep)
-
-    def _read(self, other: "Fan", keep: Bool[Tensor, " n"]) -> None:
         for name in ("energy", "gradient", "hessian", "settled"):
             getattr(self, name)[keep] = getattr(other, name)[keep]
 
-    def loosen(self, route: Route, rows: Bool[Tensor, " n"]) -> None:
-        """Count some points by their fine curves alone from now on."""
-        for sheaf in self.sheaves:
-            if sheaf.fine:
-                sheaf.factor[rows[sheaf.row]] = 1
-        self.sheaves = [sheaf if sheaf.fine else sheaf.part(~rows) for sheaf in self.sheaves]
-        own = [sheaf.part(rows) for sheaf in self.sheaves if sheaf.fine]
-        self._read(unfolded(route, own, len(self.energy)), rows)
-
-    @property
-    def extrapolated(self) -> Bool[Tensor, " n"]:
-        """Which points count by two meshes."""
-        both = torch.zeros_like(self.settled)
-        for sheaf in self.sheaves:
-            if not sheaf.fine:
-                both[sheaf.row] = True
-        return both
-
 
 def unfolded(route: Route, sheaves: list[Sheaf], n: int) -> Fan:
-    """Let curves settle to discrete geodesics between their ends and add up what they say of each point."""
+    """Let curves settle to discrete geodesics and see how their energies change with the centres.
+
+    Args:
+        n: number of points; those that no curve leads to get zeros.
+    """
     like = sheaves[0].points
     d = like.shape[2]
-    settled = torch.ones(n, dtype=torch.bool, device=like.device)
-    fan = Fan([], like.new_zeros(n), like.new_zeros(n, d), like.new_zeros(n, d, d), settled)
+    zeros = like.new_zeros(n), like.new_zeros(n, d), like.new_zeros(n, d, d)
+    fan = Fan([], *zeros, torch.ones(n, dtype=torch.bool, device=like.device))
     for sheaf in sheaves:
-        if len(sheaf.row) == 0:
+        row, intervals = sheaf.row, sheaf.points.shape[1] - 1
+        if len(row) == 0:
             fan.sheaves.append(sheaf)
             continue
-        descent = _settled(route, sheaf.points)
-        fan.sheaves.append(replace(sheaf, points=descent.points))
-        fan.settled[sheaf.row] &= descent.residual <= SETTLED
+        descent = settled(route, sheaf.points)
+        fan.sheaves.append(Sheaf(row, descent.points))
         blocks = descent.problem.start_blocks(descent.points)
         reduced = blocks.diagonal - _back_action(descent.system, blocks.coupling)
-        factor = 2 * (sheaf.points.shape[1] - 1) * sheaf.factor[:, None]
-        fan.energy.index_add_(0, sheaf.row, sheaf.factor * descent.energy)
-        fan.gradient.index_add_(0, sheaf.row, factor * blocks.gradient)
-        fan.hessian.index_add_(0, sheaf.row, factor[:, None] * (reduced + reduced.mT) / 2)
+        fan.energy[row], fan.settled[row] = descent.energy, descent.residual <= SETTLED
+        fan.gradient[row] = 2 * intervals * blocks.gradient
+        fan.hessian[row] = intervals * (reduced + reduced.mT)
     lost = ~torch.isfinite(fan.energy)
     fan.energy[lost], fan.gradient[lost], fan.hessian[lost] = torch.inf, 0, 0
     return fan
-
-
-def _settled(route: Route, points: Curves) -> Descent:
-    descent = begin(route.energy(points[:, 0], points[:, -1]), points, damping=SETTLING_DAMPING)
-    # A curve between equal points rests already, though its relative residual is 0/0.
-    descent.residual.masked_fill_(descent.energy == 0, 0)
-    advance(descent, tol=SETTLED, steps=SETTLING_STEPS)
-    correct(descent, tol=SETTLED)
-    return descent
 
 
 def _back_action(system: System, coupling: Float[Tensor, "m d d"]) -> Float[Tensor, "m d d"]:
@@ -154,30 +124,25 @@ def _back_action(system: System, coupling: Float[Tensor, "m d d"]) -> Float[Tens
 
 
 def fan_of(route: Route, path: Geodesic, dtype: torch.dtype) -> Fan:
-    """The curves of geodesics on their final meshes and, extrapolating, on every second node of them.
+    """The curves of geodesics on their final meshes, in the precision in which to go on."""
+    sheaves = [Sheaf(row, curves.to(dtype)) for row, curves in by_mesh(path, moving=False)]
+    return unfolded(route, sheaves, len(path))
 
-    A point whose coarse curve finds no geodesic, or one of another energy, counts by the fine one alone.
 
-    Args:
-        dtype: the precision in which to go on.
+def correction(
+    route: Route, fan: Fan, among: Bool[Tensor, " n"]
+) -> tuple[Float[Tensor, "n d"], Bool[Tensor, " n"]]:
+    """(∂E_2n - ∂E_n)/3, to be added to ∂E_2n: what both meshes together say of the gradient's error.
+
+    Zero for points not ``among`` those to be corrected, or whose curve on every second node finds no
+    geodesic, or one of another energy.
+
+    Returns: the corrections, and which points have one.
     """
-    fine, coarse = [], []
-    for nodes in path.mesh.unique().tolist():
-        for row in (path.mesh == nodes).nonzero().squeeze(1).split(max(1, NODE_BUDGET // nodes)):
-            points = torch.stack([path.finest[i] for i in row.tolist()]).to(dtype)
-            factor = torch.ones_like(points[:, 0, 0])
-            fine.append(Sheaf(row, points, factor, True))
-            coarse.append(Sheaf(row, points[:, ::2].clone(), factor, False))
-    near, far = (unfolded(route, sheaves, len(path)) for sheaves in (fine, coarse))
-    alike = far.settled & ((near.energy - far.energy).abs() <= ALIKE * near.energy)
-    sheaves = [replace(sheaf, factor=1 + alike[sheaf.row] / 3) for sheaf in near.sheaves]
-    kept = [sheaf.part(alike) for sheaf in far.sheaves]
-    sheaves += [replace(sheaf, factor=-sheaf.factor / 3) for sheaf in kept]
-    columns = [
-        torch.where(alike.reshape(-1, *(1,) * (a.ndim - 1)), a + (a - b) / 3, a)
-        for a, b in ((getattr(near, name), getattr(far, name)) for name in ("energy", "gradient", "hessian"))
-    ]
-    return Fan(sheaves, *columns, settled=near.settled)
+    coarse = [Sheaf(sheaf.row, sheaf.points[:, ::2].clone()) for sheaf in fan.sheaves]
+    seen = unfolded(route, coarse, len(fan.energy))
+    alike = among & seen.settled & ((fan.energy - seen.energy).abs() <= ALIKE * fan.energy)
+    return torch.where(alike[:, None], (fan.gradient - seen.gradient) / 3, 0), alike
 
 
 @dataclass(frozen=True)
@@ -205,7 +170,7 @@ def tensor_of(route: Route) -> BaseMetric:
 
 @dataclass(frozen=True)
 class Shape:
-    """The sum of squares F around every centre, in frames that are orthonormal there.
+    """The corrected sum of squares F around every centre, in frames that are orthonormal there.
 
     Attributes:
         value: F.
@@ -255,54 +220,80 @@ class Shape:
         return step, torch.where(stuck, promise + fall, promise)
 
 
-def shape_of(metric: BaseMetric, centres: Points, fan: Fan, groups: Groups) -> Shape:
-    """F and its derivatives at the centres."""
-    factor = torch.linalg.cholesky(metric.tensor(centres))
-    eye = torch.eye(centres.shape[1], dtype=centres.dtype, device=centres.device).expand_as(factor)
-    frame = torch.linalg.solve_triangular(factor, eye, upper=False).mT
-    slope = torch.einsum("kab,ka->kb", frame, groups.total(fan.gradient))
-    convexity, axes = torch.linalg.eigh(frame.mT @ groups.total(fan.hessian) @ frame / 2)
-    return Shape(groups.total(fan.energy), frame, slope, convexity, axes)
-
-
 @dataclass
 class Centring:
     """Centres on their way to the means of their groups; `pursue` moves them on in place.
+
+    What falls is F + <tilt, x - anchor> with F = Σ w E: on one mesh, the gradient corrected by both.
 
     Attributes:
         centres: (k, d).
         fan: curves from the centres to the points.
         groups: which point belongs to which centre.
+        bias, anchor: `correction` of every point, and the centres at which it was taken.
+        corrected: points that have had a correction each time; one that comes and goes would find no end.
         steps: steps taken by each centre.
     """
 
     centres: Float[Tensor, "k d"]
     fan: Fan
     groups: Groups
+    bias: Float[Tensor, "n d"]
+    anchor: Float[Tensor, "k d"]
+    corrected: Bool[Tensor, " n"]
     steps: Int[Tensor, " k"]
 
     @classmethod
-    def at(cls, centres: Points, fan: Fan, groups: Groups) -> "Centring":
+    def at(cls, route: Route, centres: Float[Tensor, "k d"], fan: Fan, groups: Groups) -> "Centring":
         """Before the first step."""
-        return cls(centres, fan, groups, torch.zeros(len(centres), dtype=torch.long, device=centres.device))
+        steps = torch.zeros(len(centres), dtype=torch.long, device=centres.device)
+        bias, corrected = correction(route, fan, torch.ones_like(fan.settled))
+        return cls(centres, fan, groups, bias, centres, corrected, steps)
+
+    @property
+    def tilt(self) -> Float[Tensor, "k d"]:
+        """Weighted sums of `bias`."""
+        return self.groups.total(self.bias)
+
+    def value(self, centres: Float[Tensor, "k d"], energy: Float[Tensor, " n"]) -> Float[Tensor, " k"]:
+        """What falls, with the curves' energies from given centres."""
+        return self.groups.total(energy) + (self.tilt * (centres - self.anchor)).sum(1)
+
+    def shape(self, metric: BaseMetric) -> Shape:
+        """F and its derivatives at the centres."""
+        factor = torch.linalg.cholesky(metric.tensor(self.centres))
+        eye = torch.eye(self.centres.shape[1], dtype=factor.dtype, device=factor.device).expand_as(factor)
+        frame = torch.linalg.solve_triangular(factor, eye, upper=False).mT
+        slope = torch.einsum("kab,ka->kb", frame, self.groups.total(self.fan.gradient) + self.tilt)
+        convexity, axes = torch.linalg.eigh(frame.mT @ self.groups.total(self.fan.hessian) @ frame / 2)
+        return Shape(self.groups.total(self.fan.energy), frame, slope, convexity, axes)
 
 
 def pursue(route: Route, state: Centring, *, tol: float, max_iter: int) -> None:
     """Steps of every centre until its residual is at most ``tol`` and it stands on no saddle.
 
-    A step that does not lower F enough is replaced by shorter ones; a centre for which none does stays.
+    The correction is renewed where the steps have ended, which moves the centres by little and soon by
+    nothing.
     """
+    for _ in range(CORRECTIONS):
+        _descend(route, state, tol=tol / 2, max_iter=max_iter)
+        state.bias, state.corrected = correction(route, state.fan, state.corrected)
+        state.anchor = state.centres
+        shape = state.shape(tensor_of(route))
+        if not bool(((shape.residual > tol) & (state.steps < max_iter)).any()):
+            return
+
+
+def _descend(route: Route, state: Centring, *, tol: float, max_iter: int) -> None:
+    """Steps that lower what is to fall; a centre for which none does stays."""
     metric = tensor_of(route)
     stuck = torch.zeros_like(state.steps, dtype=torch.bool)
     while True:
-        shape = shape_of(metric, state.centres, state.fan, state.groups)
+        shape = state.shape(metric)
         open_ = ((shape.residual > tol) | shape.saddle) & ~stuck & (state.steps < max_iter)
         if not bool(open_.any()):
             return
-        before = state.fan.extrapolated
         moved = _stepped(route, metric, state, shape, open_, tol)
-        if not torch.equal(before, state.fan.extrapolated):
-            continue
         state.steps += moved.long()
         stuck |= open_ & ~moved
 
@@ -310,29 +301,22 @@ def pursue(route: Route, state: Centring, *, tol: float, max_iter: int) -> None:
 def _stepped(
     route: Route, metric: BaseMetric, state: Centring, shape: Shape, open_: Bool[Tensor, " k"], tol: float
 ) -> Bool[Tensor, " k"]:
-    """Try one step of every open centre; which of them moved.
-
-    Where a coarse curve ceases to exist under a step, its point is first made to count by its fine one alone.
-    """
+    """Try one step of every open centre; which of them moved."""
     groups, waiting = state.groups, open_.clone()
-    noise = NOISE_ROUNDINGS * torch.finfo(shape.value.dtype).eps * shape.value
+    before = state.value(state.centres, state.fan.energy)
+    noise = NOISE_ROUNDINGS * torch.finfo(before.dtype).eps * shape.value
     for attempt in range(HALVINGS):
         step, promise = shape.step(attempt, tol)
-        delta = (shape.frame @ step.unsqueeze(-1)).squeeze(-1) * waiting[:, None]
+        trial = state.centres + (shape.frame @ step.unsqueeze(-1)).squeeze(-1) * waiting[:, None]
         rows = waiting[groups.of]
-        trial = state.centres + delta
         shifted = [sheaf.part(rows).shifted(trial[groups.of]) for sheaf in state.fan.sheaves]
         fan = unfolded(route, shifted, len(groups.of))
-        change = shape.value - groups.total(fan.energy)
+        change = before - state.value(trial, fan.energy)
         proper = torch.linalg.cholesky_ex(metric.tensor(trial))[1] == 0
         accept = waiting & proper & ((change >= ARMIJO * promise) | (change.abs() <= noise))
         state.fan.put(fan, accept[groups.of])
         state.centres = torch.where(accept[:, None], trial, state.centres)
         waiting = waiting & ~accept
-        lost = waiting[groups.of] & ~fan.settled & state.fan.extrapolated
-        if bool(lost.any()):
-            state.fan.loosen(route, lost)
-            break
         if not bool(waiting.any()):
             break
     return open_ & ~waiting

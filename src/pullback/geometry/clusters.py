@@ -8,10 +8,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pullback.geometry.centring import Centring, Groups, fan_of, pursue, shape_of, tensor_of
+from pullback.geometry.centring import Centring, Groups, fan_of, pursue, tensor_of
+from pullback.geometry.draws import source_of
 from pullback.geometry.geodesics import Geodesic
-from pullback.geometry.matrices import graph_distances
-from pullback.geometry.means import TOL, TOL_LOW, checked_weights, paths_from, precise
+from pullback.geometry.matrices import finite_squares, graph_distances
+from pullback.geometry.means import (
+    PATH_STEPS,
+    TOL,
+    TOL_LOW,
+    checked_weights,
+    path_options,
+    paths_from,
+    precise,
+)
 from pullback.geometry.neighbours import Neighbours, nearest_neighbours
 from pullback.geometry.pairs import PairSearch, Progress, check_progress
 from pullback.geometry.route import Points
@@ -30,7 +39,8 @@ class GeodesicKMeans:
     Attributes:
         labels: number of each point's cluster, (n,).
         centres: the Fréchet means of the clusters, (k, d).
-        distances: from each point to its centre, (n,).
+        distances: from each point to its centre, (n,); infinite for a point that reaches no centre, which
+            does not move the centre of its label.
         inertia: Σ w_i d²(z_i, centre of z_i); the weights as given, 1 without.
         sizes: points of each cluster, (k,).
         residual: of each centre, as in `FrechetMean`, (k,).
@@ -66,6 +76,8 @@ def geodesic_kmeans(
     tol: float | int | None = None,
     generator: torch.Generator | None = None,
     progress: Progress | None = None,
+    path_tol: float | int | None = None,
+    path_max_iter: int = PATH_STEPS,
     **options: Any,
 ) -> GeodesicKMeans:
     """k clusters of least Σ w_i d²(z_i, centre): Lloyd's algorithm with geodesics and Fréchet means.
@@ -88,7 +100,8 @@ def geodesic_kmeans(
         tol: bound on the residual of the centres; None is 1e-6 in float64 and 1e-3 in float32.
         generator: source of the starts; None is a fresh one with a fixed seed, so that results repeat.
         progress: called with the round and ``max_iter`` after every round.
-        **options: as for `geodesic`.
+        path_tol, path_max_iter: ``tol`` and ``max_iter`` of the geodesics.
+        **options: the others of `geodesic`.
     Returns: a `GeodesicKMeans`; detached. For new points: ``nearest_neighbours(metric, new, centres, k=1)``.
     Raises:
         TypeError, ValueError: an argument of the wrong kind, shape or value.
@@ -106,6 +119,7 @@ def geodesic_kmeans(
     for name, number in (("n_init", n_init), ("max_iter", max_iter)):
         check_whole(name, number)
     check_progress(progress)
+    options = path_options(options, path_tol, path_max_iter)
     shares = checked_weights(z, weights)
     mass = torch.ones_like(shares) if weights is None else weights.detach().to(z)
     k = int(n_clusters)
@@ -145,14 +159,15 @@ def _seeded(
     if len(torch.unique(z[rows], dim=0)) < k:
         rows = (weights > 0).nonzero().squeeze(1)
     points, share = z[rows], weights[rows]
-    square = graph_distances(metric, points, data=data).square()
-    generator = torch.Generator(device=z.device).manual_seed(0) if generator is None else generator
-    best, inertias = torch.zeros(k, dtype=torch.long, device=z.device), []
+    distances = graph_distances(metric, points, data=data)
+    square, generator = finite_squares(distances), source_of(generator, z.device)
+    best, inertias, least = torch.zeros(k, dtype=torch.long, device=z.device), [], torch.inf
     for _ in range(n_init):
         medoids = _medoids(square, share, _plus_plus(square, share, k, generator))
-        inertias.append(float((square[:, medoids].amin(1) * share).sum()))
-        if inertias[-1] == min(inertias):
-            best = medoids
+        inertia = float((square[:, medoids].amin(1) * share).sum())
+        if inertia <= least:
+            best, least = medoids, inertia
+        inertias.append(float((distances[:, medoids].amin(1).square() * share).sum()))
     return points[best].clone(), torch.tensor(inertias, dtype=z.dtype, device=z.device)
 
 
@@ -221,7 +236,7 @@ class _Lloyd:
         while self.rounds < max_iter:
             self.rounds += 1
             changed |= self._refilled()
-            self._centre(changed & (self._sizes() > 0))
+            self._centre(changed)
             before = self.labels
             self._assign()
             self.history.append(self._inertia(self.weights))
@@ -237,8 +252,14 @@ class _Lloyd:
             changed[self.labels[moved]] = True
             changed |= empty
 
+    @property
+    def _members(self) -> Bool[Tensor, " n"]:
+        """Points that count in the mean of their cluster."""
+        return (self.weights > 0) & torch.isfinite(self.distances)
+
     def _sizes(self) -> Float[Tensor, " k"]:
-        return self.weights.new_zeros(len(self.centres)).index_add(0, self.labels, self.weights)
+        mass = torch.where(self._members, self.weights, 0)
+        return mass.new_zeros(len(self.centres)).index_add(0, self.labels, mass)
 
     def _inertia(self, weights: Float[Tensor, " n"]) -> Float[Tensor, ""]:
         return torch.where(weights > 0, weights * self.distances.square(), 0).sum()
@@ -247,7 +268,7 @@ class _Lloyd:
         """Give every empty cluster the point that is farthest from its centre; which clusters changed."""
         changed = torch.zeros_like(self.residual, dtype=torch.bool)
         for cluster in (self._sizes() == 0).nonzero().squeeze(1).tolist():
-            row = int((self.weights * self.distances.square()).argmax())
+            row = int(torch.where(self.weights > 0, self.weights * self.distances.square(), -1).argmax())
             changed[self.labels[row]] = changed[cluster] = True
             self.labels, self.distances = self.labels.clone(), self.distances.clone()
             self.labels[row], self.distances[row] = cluster, 0
@@ -256,20 +277,22 @@ class _Lloyd:
 
     def _centre(self, which: Bool[Tensor, " k"]) -> None:
         """Move the centres of some clusters to the means of their points, all in one batch."""
+        which = which & (self._sizes() > 0)
         numbers = which.nonzero().squeeze(1)
         if len(numbers) == 0:
             return
         place = torch.zeros_like(which, dtype=torch.long)
         place[numbers] = torch.arange(len(numbers), device=place.device)
-        rows = (which[self.labels] & (self.weights > 0)).nonzero().squeeze(1)
+        rows = (which[self.labels] & self._members).nonzero().squeeze(1)
         of, share = place[self.labels[rows]], self.weights[rows].to(self.dtype)
         share = share / share.new_zeros(len(numbers)).index_add(0, of, share)[of]
         groups = Groups(of, share, len(numbers))
         start = self.centres[numbers]
         path: Geodesic = paths_from(self.search, start[of], self.z[rows])
-        state = Centring.at(start.to(self.dtype), fan_of(self.route, path, self.dtype), groups)
+        fan = fan_of(self.route, path, self.dtype)
+        state = Centring.at(self.route, start.to(self.dtype), fan, groups)
         pursue(self.route, state, tol=self.tol / 2, max_iter=MEAN_STEPS)
-        shape = shape_of(tensor_of(self.route), state.centres, state.fan, groups)
+        shape = state.shape(tensor_of(self.route))
         self.centres[numbers] = state.centres.to(self.z)
         self.residual[numbers] = shape.residual.to(self.z)
 
@@ -281,9 +304,12 @@ class _Lloyd:
         worst = float(self.residual.max())
         if not worst <= self.tol:
             parts.append(f"a centre's residual is {worst:.2g} > tol {self.tol:g}: raise tol or n_init")
-        open_ = int(((self.weights > 0) & ~self.near.converged[:, 0] & (self.distances > 0)).sum())
+        lost = int(((self.weights > 0) & ~self._members).sum())
+        if lost:
+            parts.append(f"{lost} points reach no centre by a curve that was found: raise n_clusters")
+        open_ = int((self._members & ~self.near.converged[:, 0] & (self.distances > 0)).sum())
         if open_:
-            parts.append(f"{open_} distances are not certified: raise max_nodes or max_iter of the geodesics")
+            parts.append(f"{open_} distances are not certified: raise max_nodes, path_max_iter or path_tol")
         scale = float(mass.sum() / self.weights.sum())
         return GeodesicKMeans(
             self.labels,

@@ -41,6 +41,10 @@ class Connection(ABC):
     def turns(self, curve: SmoothCurve, parts: int) -> Turns:
         """c_{k+1} = turn_k c_k over the pieces of a curve whose intervals are cut into ``parts``."""
 
+    @abstractmethod
+    def numbers(self, z: Points) -> int:
+        """How many numbers one piece takes in `turns`."""
+
 
 class Polar(Connection):
     """The orthogonal polar factor of E_{k+1}ᵀE_k, with orthonormal bases E of the tangent planes, J = E R.
@@ -62,16 +66,17 @@ class Polar(Connection):
         sign = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1, 1).to(R)
         return E * sign.unsqueeze(-2), R * sign.unsqueeze(-1)
 
+    def numbers(self, z: Points) -> int:
+        return z.shape[1] * max(z.shape[1], self.embedding(z[:1]).shape[1])
+
     def frames(self, z: Points) -> Float[Tensor, "n d d"]:
-        size = max(1, BUDGET // (z.shape[1] * self.embedding(z[:1]).shape[1]))
+        size = max(1, BUDGET // self.numbers(z))
         return torch.cat([self._factors(part)[1] for part in z.split(size)])
 
     def turns(self, curve: SmoothCurve, parts: int) -> Turns:
-        m, _, d = curve.points.shape
         inside = curve.inside(tuple(j / parts for j in range(parts)))[0].flatten(1, 2)
         nodes = torch.cat([inside, curve.points[:, -1:]], dim=1)
-        q = self.embedding(nodes[:1, 0]).shape[1]
-        size = max(1, BUDGET // (m * d * q))
+        size = max(1, BUDGET // (len(nodes) * self.numbers(nodes[:, 0])))
         turns = []
         for low in range(0, nodes.shape[1] - 1, size):
             piece = nodes[:, low : low + size + 1]
@@ -103,6 +108,9 @@ class Magnus(Connection):
 
     def __init__(self, metric: BaseMetric):
         self.metric = metric
+
+    def numbers(self, z: Points) -> int:
+        return 2 * z.shape[1] ** 2
 
     def frames(self, z: Points) -> Float[Tensor, "n d d"]:
         return cholesky(self.metric.tensor(z)).mT

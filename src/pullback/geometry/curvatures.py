@@ -15,13 +15,11 @@ from pullback.jets.taylor import is_piecewise_linear, layers_of, survey
 from pullback.metrics import BaseMetric, as_metric, checked_tensor
 from pullback.metrics.base import cholesky, not_positive
 from pullback.metrics.compact import compact
-from pullback.metrics.embedded import by_chunks
+from pullback.metrics.embedded import by_chunks, rank_deficient
 from pullback.typing import Map, Points
 from pullback.validation import check_points
 
 CHUNK_BYTES = 64 * 2**20
-# A column of a Jacobian that leaves the span of those before it by less is rounding.
-RANK_ROUNDINGS = 8
 
 
 @dataclass(frozen=True)
@@ -229,11 +227,7 @@ def _first_kind(derivative: Float[Tensor, "n d d d"]) -> Float[Tensor, "n d d d"
 def _triangular(J: Float[Tensor, "n p d"]) -> tuple[Tensor, Tensor]:
     """QR of Jacobians; ``ValueError`` naming the first that is not finite or not of full rank."""
     Q, T = torch.linalg.qr(J)
-    if J.shape[1] < J.shape[2]:
-        bad = torch.ones_like(J[:, 0, 0], dtype=torch.bool)
-    else:
-        least = RANK_ROUNDINGS * torch.finfo(J.dtype).eps * J.norm(dim=1)
-        bad = ~(T.diagonal(dim1=-2, dim2=-1).abs() > least).all(-1)
+    bad = rank_deficient(T) | ~torch.isfinite(T).all(-1).all(-1)
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
         raise ValueError(not_positive("tensor(z)", row, J[row].mT @ J[row]))

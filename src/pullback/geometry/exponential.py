@@ -1,5 +1,6 @@
 """The exponential map: where free motion with a given velocity arrives after unit time."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from pullback.geometry.motion import Journey, follow, motion_of, travel, warn_of
 from pullback.geometry.route import Points
 from pullback.metrics import BaseMetric, as_metric, checked_tensor
 from pullback.validation import check_pair, check_positive, check_whole
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_TOL = {torch.float64: 1e-8}
 LOW_PRECISION_TOL = 1e-4
@@ -76,6 +79,7 @@ def exponential_map(
         accepted steps are taken once more with a graph, so the gradient is that of the numerical solution
         (exact to ``tol``), and memory grows with twelve evaluations a step. Under ``torch.no_grad()``, or if
         nothing requires a gradient, there is no such pass. Rows that left the domain carry no gradient.
+        Without ``full`` a warning is logged where a motion did not converge.
 
     Raises:
         ValueError: shapes that do not fit, numbers that are not finite, a metric that is not positive
@@ -109,12 +113,12 @@ def exponential_map(
     point, velocity = z.detach() + journey.moved, journey.velocity
     if torch.is_grad_enabled():
         point, velocity = _attached(known, z, v, point, journey)
-    if not full:
-        return point
-    good = journey.good(tol)
-    return Exponential(
-        point, velocity, journey.drift, journey.error, good, journey.steps, _message(journey, tol)
-    )
+    good, message = journey.good(tol), _message(journey, tol)
+    if full:
+        return Exponential(point, velocity, journey.drift, journey.error, good, journey.steps, message)
+    if not bool(good.all()):
+        logger.warning(message)
+    return point
 
 
 def default_tol(z: Tensor) -> float:
@@ -130,9 +134,7 @@ def _attached(
     if len(z) == 0 or not any(x.requires_grad for x in (z, v, *motion.rates(z[:1], v[:1]))):
         return point, velocity
     rows = (journey.time == 1).nonzero().squeeze(1)
-    start, speed, pace = z[rows], v[rows], journey.pace[:, rows]
-    # Without a velocity one step is exact.
-    pace = torch.cat([torch.where(pace[:1] > 0, pace[:1], 1), pace[1:]]) if len(pace) else pace
+    start, speed, pace = z[rows], v[rows], journey.replay(rows)
     moved, w = follow(motion, start, motion.companion(start, speed), pace)
     end = start + moved
     final = motion.velocity(end, w)

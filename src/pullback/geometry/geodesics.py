@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullback.geometry.graphs import LatentGraph
-from pullback.geometry.route import Points, Route, resample, route_of
+from pullback.geometry.route import Points, Route, in_precision, resample, route_of
 from pullback.geometry.solver import Options, Solution, solve
 from pullback.geometry.spline import spline_through
 from pullback.geometry.starts import graph_paths, straight_lines
@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 START_NAMES = ("line", "graph")
 Start = str | Tensor | LatentGraph
 NODE_BUDGET = 2**15
+# Numbers in the images of the nodes: up to 512 outputs the number of nodes is the narrower bound.
+ENTRY_BUDGET = 2**24
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Geodesic:
         start_names: names of the starts that were tried.
         mesh: number of nodes of the mesh on which each curve was found.
         finest: the nodes of that mesh, one (mesh, d) tensor a pair; ``points`` are a part of them.
-        velocity_start, velocity_end: dz/dt at the ends, g⁻¹ of the discrete momenta, (m, d).
+        velocity_start, velocity_end: dz/dt at the ends, g⁻¹ of the discrete momenta, (m, d); off by O(1/n²),
+            which `logarithm_map` takes to O(1/n⁴).
         message: what failed and what to raise, or "all curves converged".
     """
 
@@ -165,16 +168,24 @@ def _solve_moving(
     solution: Solution,
 ) -> None:
     """Fill in the pairs of different points, a bounded number at a time; one graph serves them all."""
-    rough = route.cast(torch.float32)
-    single = start if rough is route else start.float()
-    ends = single[moving], end[moving].to(single)
-    known = None if data is None else data.to(single)
-    origin, curves = _starting_curves(rough, *ends, kinds, moving, known, (options.nodes + 1) // 2)
-    size = chunk_size or max(1, NODE_BUDGET // options.nodes)
-    for rows in torch.arange(len(moving), device=start.device).split(size):
-        part, at = [kind[rows] for kind in curves], moving[rows]
-        solution.put(at, solve(route, rough, start[at], end[at], part, options))
-    solution.start.copy_(torch.tensor(origin, device=start.device)[solution.start])
+    rough, dtype = in_precision(route, torch.float32, start.dtype)
+    if any(_named(kind, "graph") for kind in kinds):
+        points = torch.cat([start[moving], end[moving]]).to(dtype)
+        graph = LatentGraph.over(rough, points, None if data is None else data.to(points))
+        kinds = [graph if _named(kind, "graph") else kind for kind in kinds]
+    for rows in moving.split(chunk_size or pairs_at_once(route, start, options.nodes)):
+        a, b = start[rows], end[rows]
+        coarse = (options.nodes + 1) // 2
+        origin, curves = _starting_curves(rough, a.to(dtype), b.to(dtype), kinds, rows, coarse)
+        part = solve(route, rough, a, b, curves, options)
+        part.start.copy_(torch.tensor(origin, device=start.device)[part.start])
+        solution.put(rows, part)
+
+
+def pairs_at_once(route: Route, z: Points, nodes: int) -> int:
+    """How many curves of ``nodes`` nodes to take at a time: fewer where the images of points are wide."""
+    width = max(1, route.probe(z[:1]).numel())
+    return max(1, min(NODE_BUDGET, ENTRY_BUDGET // width) // nodes)
 
 
 def _options(
@@ -241,7 +252,6 @@ def _starting_curves(
     end: Points,
     kinds: list[Start],
     rows: Tensor,
-    data: Tensor | None,
     nodes: int,
 ) -> tuple[list[int], list[Tensor]]:
     """The curves that every start gives (a graph gives several batches), and which start each batch is of."""
@@ -251,11 +261,10 @@ def _starting_curves(
             given = kind.detach()[rows].to(start)
             given = torch.cat([start.unsqueeze(1), given[:, 1:-1], end.unsqueeze(1)], dim=1)
             batches = [resample(given, torch.ones_like(given[:, 1:, 0]), nodes)]
-        elif _named(kind, "line") or len(start) == 0:
-            batches = [straight_lines(start, end, nodes)]
+        elif isinstance(kind, LatentGraph):
+            batches = graph_paths(route, start, end, nodes, kind)
         else:
-            graph = kind if isinstance(kind, LatentGraph) else data
-            batches = graph_paths(route, start, end, nodes, graph)
+            batches = [straight_lines(start, end, nodes)]
         curves += batches
         origin += [number] * len(batches)
     return origin, curves

@@ -10,7 +10,7 @@ from pullback.geometry.route import Points
 from pullback.geometry.spline import Spline
 from pullback.metrics import BaseMetric
 
-# A rung is short: few nodes and a straight start do.
+# A rung is short: few nodes and a straight start do, and shooting would gain nothing.
 SHORT = {"nodes": 17, "starts": "line"}
 
 
@@ -55,6 +55,6 @@ def _shot(metric: BaseMetric, z: Points, v: Points) -> Exponential:
 
 
 def _aim(metric: BaseMetric, a: Points, b: Points) -> Logarithm:
-    result = logarithm_map(metric, a, b, refine=True, full=True, **SHORT)
+    result = logarithm_map(metric, a, b, full=True, **SHORT)
     assert isinstance(result, Logarithm)
     return result

@@ -1,5 +1,6 @@
 """The logarithm map: the velocity with which a geodesic leaves for another point."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,16 +10,20 @@ from torch import Tensor
 
 from pullback.geometry.exponential import default_tol
 from pullback.geometry.geodesics import Geodesic, geodesic
-from pullback.geometry.momenta import end_momenta
+from pullback.geometry.momenta import NORM_TOL, end_momenta
 from pullback.geometry.motion import Journey, Motion, follow, motion_of, travel, warn_of_kinks
 from pullback.geometry.route import Points, route_of
 from pullback.metrics import BaseMetric, as_metric
 from pullback.validation import check_pair
 
+logger = logging.getLogger(__name__)
+
 # How exactly exp must hit the other point after refinement, relative to the distance.
 REFINED_TOL = {torch.float64: 1e-9}
 REFINED_TOL_LOW = 1e-4
 SHOTS = 12
+# A step that has been halved so often meets rounding: the end moves by more than exp can tell.
+LEAST_SHARE = 1 / 16
 MOST_STEPS = 1024
 
 
@@ -31,7 +36,7 @@ class Logarithm:
         path: the geodesics.
         norm_error: | |vector|_g / path.length - 1|.
         miss: |exp_a(vector) - b|_g / path.length, measured by shooting; NaN without ``refine``.
-        converged: with ``refine``, ``miss`` within tolerance; else that of ``path``.
+        converged: with ``refine``, ``miss`` within tolerance; else ``path`` converged, ``norm_error`` <= .01.
         message: what failed and what to change, or "all vectors converged".
     """
 
@@ -63,9 +68,11 @@ def logarithm_map(
         **options: as for `geodesic`, e.g. ``nodes``, ``starts``, ``data``, ``chunk_size``.
 
     Returns:
-        (m, d), zero where a = b, or `Logarithm`. Differentiable with respect to ``a``, ``b`` and the metric's
+        (m, d), zero where a = b, NaN where no curve was found, or `Logarithm`. Differentiable with respect to ``a``, ``b`` and the metric's
         parameters by the implicit function theorem for exp_a(v) = b: one shot with a graph, nothing goes
-        through the solver. Under ``torch.no_grad()`` there is no such shot.
+        through the solver. Under ``torch.no_grad()`` there is no such shot. Rows whose shot leaves the domain
+        of the metric, or ends at a conjugate point, where exp has no inverse, carry no gradient; a warning is
+        logged, and also, without ``full``, where a vector did not converge.
 
     Raises:
         TypeError, ValueError: as for `geodesic`.
@@ -74,6 +81,8 @@ def logarithm_map(
         PiecewiseLinearWarning: ``refine`` with a decoder that is linear piece by piece.
 
     Gotchas:
+        On a decoder with folds, where the end moves a thousand times as far as the vector, a vector that is
+        right to 1e-4 misses: `Logarithm.norm_error` is the check of the vector, ``miss`` that of the map.
         Beyond the first conjugate point there are several logarithms; this is the one of the geodesic that
         the starts lead to.
 
@@ -91,6 +100,7 @@ def logarithm_map(
     with torch.no_grad():
         start, end, motion = a.detach(), b.detach(), motion_of(known)
         vector = _extrapolated(known, path, start)
+        vector[~torch.isfinite(path.length)] = torch.nan
         miss = torch.full_like(path.length, torch.nan)
         if refine:
             warn_of_kinks(motion)
@@ -100,10 +110,14 @@ def logarithm_map(
         norm_error = torch.where(away, (square.sqrt() / torch.where(away, path.length, 1) - 1).abs(), 0)
     if torch.is_grad_enabled():
         vector = _attached(known, a, b, vector)
-    if not full:
-        return vector
-    converged = miss <= refined_tol(start) if refine else path.converged
-    return Logarithm(vector, path, norm_error, miss, converged, _message(converged, miss, path))
+    good = path.converged & (norm_error <= NORM_TOL)
+    converged = miss <= refined_tol(start) if refine else good
+    message = _message(converged, miss, norm_error, path)
+    if full:
+        return Logarithm(vector, path, norm_error, miss, converged, message)
+    if not bool(converged.all()):
+        logger.warning(message)
+    return vector
 
 
 def refined_tol(z: Tensor) -> float:
@@ -115,7 +129,7 @@ def _extrapolated(metric: BaseMetric, path: Geodesic, start: Points) -> Points:
     """g⁻¹ of the extrapolated momenta."""
     if len(start) == 0:
         return start.clone()
-    momentum = end_momenta(route_of(metric), path)[0]
+    momentum = end_momenta(metric, route_of(metric), path)[0]
     return torch.linalg.solve(metric.tensor(start), momentum.unsqueeze(-1)).squeeze(-1)
 
 
@@ -132,7 +146,7 @@ def _refined(
     miss = torch.where(path.length > 0, torch.inf, 0.0).to(start)
     step, share = torch.zeros_like(start), torch.ones_like(miss)
     for _ in range(SHOTS):
-        rows = (miss > tol).nonzero().squeeze(1)
+        rows = ((miss > tol) & (share >= LEAST_SHARE)).nonzero().squeeze(1)
         if len(rows) == 0:
             break
         z, length = start[rows], path.length[rows]
@@ -140,7 +154,7 @@ def _refined(
         shot = travel(motion, z, trial, tol=tol, max_steps=MOST_STEPS)
         gap = end[rows] - z - shot.moved
         seen = motion.squared_norm(end[rows], gap).sqrt() / length
-        seen = torch.where(shot.time == 1, seen.nan_to_num(nan=torch.inf), torch.inf)
+        seen = torch.where((shot.time == 1) & ~torch.isnan(seen), seen, torch.inf)
         closer = seen < miss[rows]
         share[rows] = torch.where(closer, 1, share[rows] / 2)
         best[rows] = torch.where(closer.unsqueeze(1), trial, best[rows])
@@ -176,17 +190,21 @@ def _attached(metric: BaseMetric, a: Points, b: Points, vector: Points) -> Point
     with torch.no_grad():
         shot = travel(motion_of(metric), a.detach(), vector, tol=default_tol(a), max_steps=MOST_STEPS)
     rows = (shot.time == 1).nonzero().squeeze(1)
-    speed, start, pace = vector[rows].clone().requires_grad_(), a[rows], shot.pace[:, rows]
-    pace = torch.cat([torch.where(pace[:1] > 0, pace[:1], 1), pace[1:]]) if len(pace) else pace
+    speed, start, pace = vector[rows].clone().requires_grad_(), a[rows], shot.replay(rows)
     end = start + follow(motion, start, motion.companion(start, speed), pace)[0]
     slope = torch.stack(
         [torch.autograd.grad(column.sum(), speed, retain_graph=True)[0] for column in end.unbind(1)], dim=1
     )
-    change = torch.linalg.solve(slope, (b[rows] - end).unsqueeze(-1)).squeeze(-1)
-    return vector.index_add(0, rows, change - change.detach())
+    factors, pivots, info = torch.linalg.lu_factor_ex(slope)
+    firm = ((info == 0) & torch.isfinite(factors).all(-1).all(-1)).nonzero().squeeze(1)
+    if len(firm) < len(a):
+        logger.warning("%d of %d vectors carry no gradient: exp has none there", len(a) - len(firm), len(a))
+    miss = (b[rows] - end)[firm].unsqueeze(-1)
+    change = torch.linalg.lu_solve(factors[firm], pivots[firm], miss).squeeze(-1)
+    return vector.index_add(0, rows[firm], change - change.detach())
 
 
-def _message(converged: Tensor, miss: Tensor, path: Geodesic) -> str:
+def _message(converged: Tensor, miss: Tensor, norm_error: Tensor, path: Geodesic) -> str:
     """What failed and what to do."""
     if bool(converged.all()):
         return "all vectors converged"
@@ -195,9 +213,13 @@ def _message(converged: Tensor, miss: Tensor, path: Geodesic) -> str:
     far = ~converged & ~torch.isnan(miss)
     if bool(far.any()):
         parts.append(
-            f"exp misses by up to {float(miss[far].max()):.2g} of the distance: raise nodes; beyond a "
-            "conjugate point, give starts"
+            f"exp misses by up to {float(miss[far].max()):.2g} of the distance: raise nodes; the end may "
+            "move too much with the vector, or lie beyond a conjugate point"
         )
+    long = ~converged & torch.isnan(miss) & (norm_error > NORM_TOL)
+    if bool(long.any()):
+        worst = float(norm_error[long].max())
+        parts.append(f"the length is off by up to {worst:.2g}: raise nodes, or set refine=True")
     if not bool(path.converged.all()):
         parts.append(path.message)
     return "; ".join(parts)

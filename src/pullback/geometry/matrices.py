@@ -1,7 +1,7 @@
 """Distances between all pairs of points, each pair solved once."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -41,6 +41,7 @@ class DistanceMatrix:
         gap: (E_2n - E_n)/E_2n of its mesh, as in `Geodesic`; NaN for graph distances, which have none.
         method: "geodesic" or "graph".
         message: what failed and what to raise, or "all pairs converged".
+        z, other: the points, as they were given.
     """
 
     values: Float[Tensor, "n k"]
@@ -48,6 +49,8 @@ class DistanceMatrix:
     gap: Float[Tensor, "n k"]
     method: Literal["geodesic", "graph"]
     message: str
+    z: Float[Tensor, "n d"]
+    other: Float[Tensor, "k d"] | None
 
     @property
     def missing(self) -> Bool[Tensor, "n k"]:
@@ -114,8 +117,8 @@ def distance_matrix(
             stacklevel=2,
         )
         values = graph_distances(model, rows, None if other is None else columns, data=options.get("data"))
-        return _graph_matrix(values, other is None) if full else values
-    matrix = _begun(rows, columns, known, symmetric=other is None)
+        return _graph_matrix(values, *_kept(rows, other)) if full else values
+    matrix = _begun(rows, other, known)
     search = PairSearch.over(model, rows if other is None else torch.cat([rows, columns]), options)
     interrupted = False
     try:
@@ -129,18 +132,19 @@ def distance_matrix(
         if not bool(matrix.converged.all()):
             logger.warning(message)
         return matrix.values
-    return DistanceMatrix(matrix.values, matrix.converged, matrix.gap, "geodesic", message)
+    return replace(matrix, message=message)
+
+
+def _kept(z: Tensor, other: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Copies of the points: what is theirs later may be changed in place."""
+    return z.detach().clone(), None if other is None else other.detach().clone()
 
 
 def _begun(
-    rows: Float[Tensor, "n d"],
-    columns: Float[Tensor, "k d"],
-    known: DistanceMatrix | None,
-    *,
-    symmetric: bool,
+    rows: Float[Tensor, "n d"], other: Float[Tensor, "k d"] | None, known: DistanceMatrix | None
 ) -> DistanceMatrix:
     """The matrix before the first pair, or as far as it was computed before."""
-    shape = (len(rows), len(columns))
+    shape = (len(rows), len(rows if other is None else other))
     if known is not None:
         if not isinstance(known, DistanceMatrix):
             raise TypeError(f"known: expected a DistanceMatrix, got {type(known).__name__}")
@@ -149,14 +153,18 @@ def _begun(
                 f"known: expected geodesic distances {shape} {rows.dtype}, got {known.method} distances "
                 f"{tuple(known.values.shape)} {known.values.dtype}"
             )
+        theirs = known.other
+        same = other is None if theirs is None else other is not None and torch.equal(theirs, other)
+        if not same or not torch.equal(known.z, rows):
+            raise ValueError("known: expected distances of the same points z and other, got those of others")
         parts = (known.values.clone(), known.converged.clone(), known.gap.clone())
-        return DistanceMatrix(*parts, "geodesic", "")
+        return DistanceMatrix(*parts, "geodesic", "", *_kept(rows, other))
     values = torch.full(shape, torch.nan, dtype=rows.dtype, device=rows.device)
     gap, converged = values.clone(), torch.zeros(shape, dtype=torch.bool, device=rows.device)
-    if symmetric:
+    if other is None:
         for part, entry in ((values, 0), (gap, 0), (converged, 1)):
             part.fill_diagonal_(entry)
-    return DistanceMatrix(values, converged, gap, "geodesic", "")
+    return DistanceMatrix(values, converged, gap, "geodesic", "", *_kept(rows, other))
 
 
 def _fill(
@@ -204,14 +212,14 @@ def _message(matrix: DistanceMatrix, interrupted: bool) -> str:
     return "; ".join(parts) if parts else "all pairs converged"
 
 
-def _graph_matrix(values: Tensor, symmetric: bool) -> DistanceMatrix:
+def _graph_matrix(values: Tensor, z: Tensor, other: Tensor | None) -> DistanceMatrix:
     uncertain = torch.zeros_like(values, dtype=torch.bool)
     gap = torch.full_like(values, torch.nan)
-    if symmetric:
+    if other is None:
         uncertain.fill_diagonal_(1)
         gap.fill_diagonal_(0)
     message = "lengths of graph paths, an approximation without certificates: use method='geodesic'"
-    return DistanceMatrix(values, uncertain, gap, "graph", message)
+    return DistanceMatrix(values, uncertain, gap, "graph", message, z, other)
 
 
 def graph_distances(
@@ -219,15 +227,15 @@ def graph_distances(
 ) -> Float[Tensor, "n k"]:
     """Lengths of shortest paths in a graph through all points: quick, about as long as the geodesics.
 
-    In two dimensions the points are linked to each other and to a grid of 48 x 48; in more, each to its ten
-    nearest among the points and ``data``. What the graph does not connect gets the length of its straight
-    line.
+    In two dimensions the points are linked to each other and to a grid of 48 x 48; in more, each to as many
+    of its nearest among the points and ``data`` as make 131 072 links in all, at least ten. What the graph
+    does not connect gets the length of its straight line.
 
     Args:
         metric: any object with ``tensor``.
         z, other: points, (n, d) and (k, d); without ``other`` the distances among ``z``, symmetric.
         data: more points for the graph to cover.
-    Returns: (n, k), detached.
+    Returns: (n, k), detached; infinite where the line leaves the metric's domain, too.
     """
     model = as_metric(metric)
     rows, columns = check_both(model, z, other)
@@ -244,5 +252,14 @@ def graph_distances(
     with torch.no_grad():
         for part in apart.split(LINE_CHUNK):
             i, j = part.T
-            values[i, j] = route.chords(straight_lines(rows[i], columns[j], REACH_NODES)).sum(1)
+            lengths = route.chords(straight_lines(rows[i], columns[j], REACH_NODES)).sum(1)
+            values[i, j] = lengths.nan_to_num(nan=torch.inf)
     return values
+
+
+def finite_squares(distances: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    """Squares of distances, an infinite one as n times the largest other: sums of them can be compared."""
+    square = distances.square()
+    known = torch.isfinite(square)
+    largest = torch.where(known, square, 0).max()
+    return torch.where(known, square, torch.where(largest > 0, len(square) * largest, 1))

@@ -15,19 +15,19 @@ from pullback.geometry.centring import (
     Shape,
     fan_of,
     pursue,
-    shape_of,
     tensor_of,
 )
 from pullback.geometry.geodesics import Geodesic, geodesic
-from pullback.geometry.matrices import graph_distances
+from pullback.geometry.matrices import finite_squares, graph_distances
 from pullback.geometry.pairs import PairSearch
-from pullback.geometry.route import Points, Route, route_of
+from pullback.geometry.route import Points, Route, in_precision, route_of
 from pullback.metrics import BaseMetric, as_metric, checked_tensor
 from pullback.validation import check_finite, check_points, check_positive, check_whole
 
 TOL = {torch.float64: 1e-6}
 TOL_LOW = 1e-3
 ROUNDS = 6
+PATH_STEPS = 60
 MEDOID_CANDIDATES = 256
 # Curvatures of a squared distance, 1 in flat space, up to which its point counts as far.
 FLAT = 1e-3
@@ -39,12 +39,13 @@ class FrechetMean:
 
     Attributes:
         point: the mean, (d,).
-        variance: Σ w_i d²(point, z_i), the weights summing to 1.
-        residual: |Σ w_i log_point(z_i)|_g / √variance, zero at a mean; free of units and chart.
+        variance: Σ w_i d²(point, z_i), the weights summing to 1; infinite if a point cannot be reached.
+        residual: |Σ w_i log_point(z_i)|_g / √variance, zero at a mean; free of units and chart; infinite with
+            the variance.
         converged: ``residual`` <= tol at a firm minimum, and every geodesic that matters is certified.
         iterations: steps of the mean.
         distances: from the mean to every point, (n,).
-        logarithms: log_point(z_i), velocities in latent coordinates, (n, d).
+        logarithms: log_point(z_i), velocities in latent coordinates, (n, d); NaN to points out of reach.
         convexity: smallest eigenvalue of the second derivative of ½ Σ w_i d²(·, z_i) in units of g: 1 in flat
             space, more where curvature is negative, less where it is positive; at most 0 at no minimum.
         far: points whose own squared distance is not convex at the mean, (n,). If there are any, the points
@@ -72,6 +73,8 @@ def frechet_mean(
     tol: float | int | None = None,
     max_iter: int = 50,
     start: Tensor | None = None,
+    path_tol: float | int | None = None,
+    path_max_iter: int = PATH_STEPS,
     **options: Any,
 ) -> FrechetMean:
     """min_x Σ w_i d²(x, z_i): the mean of points under a metric.
@@ -94,7 +97,8 @@ def frechet_mean(
         start: where to begin, (d,), or several places (s, d), of whose means the one of least variance is
             returned. None begins at the point of least sum of squared graph distances and, if that fails, at
             the average of the coordinates.
-        **options: as for `geodesic`.
+        path_tol, path_max_iter: ``tol`` and ``max_iter`` of the geodesics.
+        **options: the others of `geodesic`.
     Returns: a `FrechetMean`; detached.
     Raises:
         TypeError, ValueError: an argument of the wrong kind, shape or value; weights that are negative, not
@@ -108,7 +112,7 @@ def frechet_mean(
         >>> z = torch.tensor([[0.5, 0.0], [-0.5, 0.0], [0.0, 0.3], [0.0, -0.3]], dtype=torch.float64)
         >>> mean = frechet_mean(PoincareDisk(), z)
         >>> mean.converged, mean.point.abs().max().item() < 1e-9, round(mean.variance.item(), 6)
-        (True, True, 0.795087)
+        (True, True, 0.795079)
     """
     known = as_metric(metric)
     z = check_points("z", z, known.dim).detach()
@@ -116,6 +120,7 @@ def frechet_mean(
     tol = TOL.get(z.dtype, TOL_LOW) if tol is None else float(tol)
     check_positive("tol", tol)
     check_whole("max_iter", max_iter)
+    options = path_options(options, path_tol, path_max_iter)
     places = _places(start, z)
     with torch.no_grad():
         checked_tensor(known, z)
@@ -130,6 +135,14 @@ def frechet_mean(
             tries.append(_from(search, z, weights, average[0], tol, int(max_iter)))
         best = min(tries, key=_rank)
         return replace(best, message=best.message + _others(known, tries, best, tol))
+
+
+def path_options(options: dict[str, Any], tol: float | int | None, max_iter: Any) -> dict[str, Any]:
+    """Options of the geodesics of something with a ``tol`` and ``max_iter`` of its own."""
+    if tol is not None:
+        check_positive("path_tol", tol)
+    check_whole("path_max_iter", max_iter)
+    return options | {"tol": tol, "max_iter": max_iter}
 
 
 def checked_weights(z: Points, weights: Any) -> Float[Tensor, " n"]:
@@ -177,15 +190,13 @@ def medoid(
     candidates = z[:: -(-len(z) // MEDOID_CANDIDATES)]
     if bool((candidates == candidates[:1]).all()):
         return candidates[:1].clone()
-    square = graph_distances(metric, candidates, z, data=data).square()
+    square = finite_squares(graph_distances(metric, candidates, z, data=data))
     return candidates[(square @ weights).argmin()].unsqueeze(0)
 
 
 def precise(metric: BaseMetric, dtype: torch.dtype) -> tuple[Route, torch.dtype]:
     """The metric's geometry in double precision where a copy can be made for it, and the precision to use."""
-    route = route_of(metric)
-    exact = route.cast(torch.float64)
-    return (route, dtype) if exact is route else (exact, torch.float64)
+    return in_precision(route_of(metric), torch.float64, dtype)
 
 
 def paths_from(
@@ -202,8 +213,7 @@ def given_by(fan: Fan, nodes: int) -> Float[Tensor, "n N d"]:
     n, d = fan.gradient.shape
     curves = fan.gradient.new_empty(n, nodes, d)
     for sheaf in fan.sheaves:
-        if sheaf.fine:
-            curves[sheaf.row] = sheaf.points[:, :: (sheaf.points.shape[1] - 1) // (nodes - 1)]
+        curves[sheaf.row] = sheaf.points[:, :: (sheaf.points.shape[1] - 1) // (nodes - 1)]
     return curves
 
 
@@ -222,14 +232,13 @@ def _from(
     seen: list[FrechetMean] = []
     while True:
         path = paths_from(search, x.expand(len(z), -1), z, given)
-        fan = fan_of(route, path, dtype)
-        shape = shape_of(tensor_of(route), x.to(dtype), fan, groups)
-        seen.append(_judged(x[0], path, fan, shape, weights, steps, tol, max_iter))
+        state = Centring.at(route, x.to(dtype), fan_of(route, path, dtype), groups)
+        shape = state.shape(tensor_of(route))
+        seen.append(_judged(x[0], path, state, shape, weights, steps, tol, max_iter))
         settled = len(seen) > 1 and bool((shape.residual <= tol) & ~shape.saddle)
         astray = len(seen) > 1 and not bool(seen[-1].variance <= 1.01 * seen[-2].variance)
         if settled or astray or len(seen) > ROUNDS:
             break
-        state = Centring.at(x.to(dtype), fan, groups)
         pursue(route, state, tol=tol / 2, max_iter=max_iter)
         if int(state.steps) == 0:
             break
@@ -251,7 +260,7 @@ def _rank(mean: FrechetMean) -> tuple[bool, float]:
 def _judged(
     x: Float[Tensor, " d"],
     path: Geodesic,
-    fan: Fan,
+    state: Centring,
     shape: Shape,
     weights: Float[Tensor, " n"],
     steps: int,
@@ -260,28 +269,37 @@ def _judged(
 ) -> FrechetMean:
     """The result at x, with its verdict."""
     distances = path.length.nan_to_num(nan=torch.inf)
-    counted = weights > 0
+    counted, reached = weights > 0, torch.isfinite(distances)
     variance = torch.where(counted, weights * distances.square(), 0).sum()
-    frame = shape.frame[0]
-    logarithms = -(frame @ (frame.mT @ fan.gradient.mT)).mT / 2
+    frame, fan = shape.frame[0], state.fan
+    logarithms = -(fan.gradient + state.bias) @ frame @ frame.mT / 2
+    logarithms[~reached] = torch.nan
     bends = torch.linalg.eigvalsh(frame.mT @ fan.hessian @ frame / 2)[:, 0]
     far = counted & ((bends <= FLAT) | torch.isinf(fan.energy))
-    residual, convexity = shape.residual[0], shape.convexity[0, 0]
-    # A geodesic that adds less than tol to the residual cannot spoil it.
-    matters = counted & (weights * distances > tol * variance.sqrt())
-    open_ = int((matters & ~path.converged).sum())
+    convexity = shape.convexity[0, 0]
+    residual = torch.where(torch.isfinite(variance), shape.residual[0], torch.inf)
     parts = []
-    if not bool(residual <= tol):
+    lost = int((counted & ~reached).sum())
+    if lost:
+        parts.append(f"{lost} points are reached by no curve that was found: give data, or leave them out")
+    elif not bool(residual <= tol):
         parts.append(f"residual {float(residual):.2g} > tol {tol:g}: raise max_iter ({max_iter}) or tol")
     firm = bool((convexity > LEAST_CONVEXITY) | (shape.value[0] <= 0))
     if not firm:
         parts.append(f"no firm minimum (convexity {float(convexity):.2g}): give another start")
-    if open_:
-        parts.append(f"{open_} geodesics that matter are not certified ({path.message})")
+    open_ = counted & reached & ~path.converged & (distances > 0)
+    # Geodesics that together add less than tol to the residual cannot spoil it.
+    spread = (weights * distances.square())[reached].sum().sqrt()
+    if not bool((weights * distances)[open_].sum() <= tol * spread):
+        parts.append(
+            f"{int(open_.sum())} geodesics that matter are not certified: raise max_nodes, path_max_iter or "
+            "path_tol"
+        )
     message = "not converged: " + "; ".join(parts) if parts else "converged"
-    if bool(far.any()):
+    wide = far & reached
+    if bool(wide.any()):
         message += (
-            f"; the squared distances to {int(far.sum())} of {int(counted.sum())} points are not convex, "
+            f"; the squared distances to {int(wide.sum())} of {int(counted.sum())} points are not convex, "
             "so the mean may be one of several: compare other places as start"
         )
     return FrechetMean(

@@ -29,7 +29,7 @@ Values = Float[Tensor, " n"]
 Pace = Float[Tensor, "S n"]
 
 FIRST_STEPS = 2
-LEAST_FACTOR, LARGEST_FACTOR = 0.2, 5.0
+LEAST_FACTOR, LARGEST_FACTOR, CAUTION = 0.2, 5.0, 1.5
 # By how much smaller an error a step may have in the next attempt.
 LOCAL_FACTOR = 1e-3
 # Numbers that one evaluation may hold at a time: on the CPU they should stay in the cache.
@@ -242,6 +242,13 @@ class Journey:
         """Number of steps of every row."""
         return (self.pace > 0).sum(0)
 
+    def replay(self, rows: Tensor) -> Pace:
+        """The steps of ``rows``; without a velocity one step is exact."""
+        pace = self.pace[:, rows]
+        if len(pace) == 0:
+            return torch.ones(1, len(rows), dtype=self.time.dtype, device=rows.device)
+        return torch.cat([torch.where(pace[:1] > 0, pace[:1], 1), pace[1:]])
+
     def good(self, tol: float) -> Bool[Tensor, " n"]:
         """Which motions are known to ``tol``."""
         return (self.error <= tol) & (self.drift <= 10 * tol)
@@ -277,12 +284,15 @@ def travel(
     square = motion.squared_norm(z, v)
     finest = 10 * torch.finfo(z.dtype).eps
     for rows in (square > 0).nonzero().squeeze(1).split(size or motion.rows(z)):
-        local = float(tol)
-        while len(rows) and local >= finest:
+        # A tolerance below rounding is tried, too: `Journey.good` says what came of it.
+        local = max(float(tol), finest)
+        while len(rows):
             part = _attempt(motion, z[rows], v[rows], square[rows], local, max_steps)
             result = result.put(rows, part)
-            rows = rows[~part.good(tol) & (part.time == 1)]
             local *= LOCAL_FACTOR
+            if local < finest:
+                break
+            rows = rows[~part.good(tol) & (part.time == 1)]
     return result
 
 
@@ -304,7 +314,7 @@ def _attempt(motion: Motion, z: Points, v: Points, square: Values, local: float,
     drift = (motion.squared_norm(z + moved, velocity) / square - 1).abs()
     steps = pad(pace, (0, 0, 0, len(pace)))
     steps[:, rows] = fine
-    change, drift = (part.nan_to_num(nan=torch.inf) for part in (change, drift))
+    change, drift = (torch.where(torch.isnan(part), torch.inf, part) for part in (change, drift))
     return Journey(moved, velocity, change, drift, time, stuck, steps)
 
 
@@ -315,7 +325,8 @@ def _paced(
     y = torch.cat([torch.zeros_like(z), w], dim=1)
     left = torch.ones_like(z[:, 0])
     h = left / FIRST_STEPS
-    smallest = torch.finfo(z.dtype).eps ** 0.5 / 10
+    growth = torch.full_like(left, LARGEST_FACTOR)
+    smallest = torch.finfo(z.dtype).eps ** 0.45
     taken: list[Tensor] = []
     for _ in range(max_steps):
         rows = ((left > 0) & ((h >= smallest) | (h == left))).nonzero().squeeze(1)
@@ -326,8 +337,10 @@ def _paced(
         error = _step_error(motion, at + state.chunk(2, dim=1)[0], stages, step) / allowed[rows]
         finite = torch.isfinite(after).all(1) & torch.isfinite(error)
         factor = (0.9 * error.clamp_min(1e-12) ** -0.125).clamp(LEAST_FACTOR, LARGEST_FACTOR)
-        factor = torch.where(finite, factor, LEAST_FACTOR)
+        # In front of an edge of the domain, longer steps are tried again with caution.
+        factor = torch.where(finite, torch.minimum(factor, growth[rows]), LEAST_FACTOR)
         accept = finite & (error <= 1)
+        growth[rows] = torch.where(finite, (CAUTION * growth[rows]).clamp_max(LARGEST_FACTOR), 1)
         y[rows] = torch.where(accept.unsqueeze(1), after, state)
         left[rows] -= torch.where(accept, step, 0)
         h[rows] = torch.minimum(step * factor, left[rows])

@@ -1,6 +1,7 @@
 """The nearest points under a metric, with a proof that no other is nearer where there can be one."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pullback.geometry.geodesics import ENTRY_BUDGET
 from pullback.geometry.pairs import PairSearch, Progress, Told, check_both, check_progress, latent_graph
 from pullback.geometry.route import Extrinsic, route_of
-from pullback.metrics import as_metric
+from pullback.metrics import as_metric, checked_tensor
 from pullback.validation import check_whole
 
 BLOCK_ENTRIES = 2**21
 EMBED_CHUNK = 2**12
+# Numbers in the images that are kept; more are made again for every block of points.
+KEPT_ENTRIES = 2**26
 # A bound counts as above a distance only if it is so by more than both were computed to.
 BOUND_MARGIN = 1e-6
 
@@ -25,7 +29,7 @@ class Neighbours:
 
     Attributes:
         index: rows of ``other`` (or of ``z``, the point itself left out), (n, k).
-        distance: geodesic distances to them, (n, k).
+        distance: geodesic distances to them, (n, k); infinite where no curve stays in the metric's domain.
         converged: whether the geodesic is certified, (n, k).
         exact: whether every point that is left out has been ruled out: its chord in data space, which is
             never longer than a geodesic, is longer than the k-th distance, or its geodesic was solved, (n,).
@@ -72,8 +76,8 @@ def nearest_neighbours(
     Returns: `Neighbours`; detached.
 
     Raises:
-        TypeError, ValueError: an argument of the wrong kind, shape or value, or fewer than k points to choose
-            from.
+        TypeError, ValueError: an argument of the wrong kind, shape or value, fewer than k points to choose
+            from, or a metric that is not positive definite at a point.
 
     Example:
         >>> import torch
@@ -93,6 +97,10 @@ def nearest_neighbours(
         raise ValueError(f"k: expected at most the {choice} points to choose from, got {k}")
     if candidates is not None:
         check_whole("candidates", candidates, minimum=k)
+    with torch.no_grad():
+        checked_tensor(model, rows)
+        if other is not None:
+            checked_tensor(model, columns)
     search = PairSearch.over(model, rows if other is None else torch.cat([rows, columns]), options)
     found = _Found.nothing(rows, k, len(columns), symmetric=other is None)
     told = Told("points with their neighbours", len(rows), progress)
@@ -109,7 +117,10 @@ def nearest_neighbours(
             message = "all points were compared"
             if most < choice:
                 message = f"approximate: the nearest of {most} candidates from a graph, raise candidates"
-    uncertain = int((~found.converged).sum())
+    lost = torch.isinf(found.distance)
+    if bool(lost.any()):
+        message += f"; {int(lost.sum())} neighbours are reached by no curve that was found: give data"
+    uncertain = int((~found.converged & ~lost).sum())
     if uncertain:
         message += f"; {uncertain} distances are not certified: raise max_nodes or max_iter"
     known = len(found.solved)
@@ -183,8 +194,10 @@ class _Found:
         place = torch.cat([torch.arange(len(touched), device=row.device).repeat_interleave(k), position])
         parts = ((self.distance, length), (self.index, column), (self.converged, converged))
         known = [torch.cat([old[touched].flatten(), new]) for old, new in parts]
-        order = torch.argsort(known[0], stable=True)
-        order = order[torch.argsort(place[order], stable=True)]
+        # What was solved comes before what was not, infinitely far or not.
+        order = torch.argsort((known[1] < 0).long(), stable=True)
+        for key in (known[0], place):
+            order = order[torch.argsort(key[order], stable=True)]
         place = place[order]
         rank = torch.arange(len(order), device=row.device) - torch.searchsorted(place, place)
         best = order[rank < k]
@@ -199,16 +212,14 @@ def _search(
     n, k = found.distance.shape
     embedding = route_of(search.metric)
     assert isinstance(embedding, Extrinsic)
-    images = [torch.cat([embedding.probe(part) for part in z.split(EMBED_CHUNK)]) for z in (rows, columns)]
-    size = max(1, BLOCK_ENTRIES // len(columns))
+    chords = _Chords.over(embedding, rows, columns)
     open_ = torch.ones(n, dtype=torch.bool, device=rows.device)
     exact = torch.zeros_like(open_)
     while bool(open_.any()):
         wanted = []
-        for first in range(0, n, size):
-            last = min(first + size, n)
-            # The direct form: differences of squares would lose what tells near points apart.
-            bound = torch.cdist(images[0][first:last], images[1], compute_mode="donot_use_mm_for_euclid_dist")
+        for first in range(0, n, chords.block):
+            last = min(first + chords.block, n)
+            bound = chords.between(first, last)
             bound[found.known(first, last)] = torch.inf
             near, column = bound.topk(min(k, len(columns)), dim=1, largest=False)
             inside = near <= found.distance[first:last, -1:] * (1 + BOUND_MARGIN)
@@ -224,6 +235,46 @@ def _search(
         found.solve(search, rows, columns, *found.fresh(row, column))
         told.step(int((~open_).sum()) - told.done)
     return exact
+
+
+@dataclass(frozen=True)
+class _Chords:
+    """Distances in data space, which bound those along the surface from below.
+
+    Attributes:
+        block: rows at a time.
+        size: images made at a time.
+        kept: images of all columns where they fit into memory.
+    """
+
+    embedding: Extrinsic
+    rows: Tensor
+    columns: Tensor
+    block: int
+    size: int
+    kept: list[Tensor] | None
+
+    @classmethod
+    def over(cls, embedding: Extrinsic, rows: Tensor, columns: Tensor) -> "_Chords":
+        """Chords between two sets of points."""
+        width = max(1, embedding.probe(columns[:1]).numel())
+        block = max(1, min(BLOCK_ENTRIES // len(columns), KEPT_ENTRIES // width))
+        chords = cls(embedding, rows, columns, block, max(1, min(EMBED_CHUNK, ENTRY_BUDGET // width)), None)
+        fits = len(columns) * width <= KEPT_ENTRIES
+        return replace(chords, kept=list(chords._images(columns))) if fits else chords
+
+    def _images(self, z: Tensor) -> Iterator[Tensor]:
+        return (self.embedding.probe(part) for part in z.split(self.size))
+
+    def between(self, first: int, last: int) -> Tensor:
+        """Chords from rows ``first`` to ``last`` to all columns; zero, which bounds all, where unknown."""
+        left = torch.cat(list(self._images(self.rows[first:last])))
+        # The direct form: differences of squares would lose what tells near points apart.
+        parts = [
+            torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist")
+            for right in (self._images(self.columns) if self.kept is None else self.kept)
+        ]
+        return torch.cat(parts, dim=1).nan_to_num(nan=0.0, posinf=torch.finfo(left.dtype).max)
 
 
 def _from_graph(

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pullback.geometry.geodesics import NODE_BUDGET, START_NAMES, Geodesic, geodesic, start_kinds
+from pullback.geometry.geodesics import START_NAMES, Geodesic, geodesic, pairs_at_once, start_kinds
 from pullback.geometry.graphs import LatentGraph
-from pullback.geometry.route import Points, Route, route_of
+from pullback.geometry.route import Points, in_precision, route_of
 from pullback.metrics import BaseMetric, as_metric
 from pullback.validation import check_points, check_whole
 
@@ -28,18 +28,11 @@ def latent_graph(
     Args:
         through: every one of ``points`` becomes a node, so that distances can be read from the graph.
     """
-    rough, single, known = _roughly(as_metric(metric), points, data)
+    rough, dtype = in_precision(route_of(as_metric(metric)), torch.float32, points.dtype)
+    made = LatentGraph.through if through else LatentGraph.over
     with torch.no_grad():
-        return (
-            LatentGraph.through(rough, single, known) if through else LatentGraph.over(rough, single, known)
-        )
-
-
-def _roughly(metric: BaseMetric, points: Points, data: Tensor | None) -> tuple[Route, Tensor, Tensor | None]:
-    route = route_of(metric)
-    rough = route.cast(torch.float32)
-    single = points if rough is route else points.float()
-    return rough, single.detach(), None if data is None else data.detach().to(single)
+        points = points.to(dtype)
+        return made(rough, points, None if data is None else data.to(points))
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,9 @@ class PairSearch:
         if len(points) and "graph" in [kind for kind in kinds if isinstance(kind, str)]:
             graph = latent_graph(known, points, data)
             kinds = [graph if isinstance(kind, str) and kind == "graph" else kind for kind in kinds]
-        return cls(known, options | {"starts": kinds}, size or max(1, NODE_BUDGET // int(nodes)))
+        if size is None and len(points):
+            size = pairs_at_once(route_of(known), points, int(nodes))
+        return cls(known, options | {"starts": kinds}, size or 1)
 
     def between(self, start: Points, end: Points) -> Geodesic:
         """The geodesics of at most `size` pairs."""

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from pullback.geometry.exponential import exponential_map
 from pullback.geometry.logarithm import logarithm_map
-from pullback.geometry.means import FrechetMean, checked_weights, frechet_mean
+from pullback.geometry.means import PATH_STEPS, FrechetMean, checked_weights, frechet_mean, path_options
 from pullback.metrics import BaseMetric, as_metric, checked_tensor
 from pullback.validation import check_points, check_whole
+
+MEAN_OPTIONS = ("tol", "max_iter", "start")
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class TangentPCA:
             (k, d); the largest entry of each is positive.
         variances: Σ w_i <log z_i, component>_g², falling, (k,).
         explained: each variance as a part of the sum over all d, (k,).
-        scores: <log z_i, component>_g, (n, k).
+        scores: <log z_i, component>_g, (n, k); NaN for points that no curve reaches, which do not count.
         converged, message: of the mean and its geodesics.
         metric: whose geometry this is.
         options: of the geodesics.
@@ -65,6 +67,8 @@ def tangent_pca(
     *,
     n_components: int | None = None,
     mean: Tensor | FrechetMean | None = None,
+    path_tol: float | int | None = None,
+    path_max_iter: int = PATH_STEPS,
     **options: Any,
 ) -> TangentPCA:
     """Principal component analysis of log_mean(z_i) in an orthonormal frame at the mean.
@@ -82,7 +86,9 @@ def tangent_pca(
         n_components: k, at most d; None takes all d.
         mean: a point (d,), or the result of `frechet_mean` for the same points and weights; None computes it.
             Products of logarithms are taken about this point, whether it is a mean or not.
-        **options: as for `geodesic`.
+        path_tol, path_max_iter: ``tol`` and ``max_iter`` of the geodesics.
+        **options: ``tol``, ``max_iter`` and ``start`` of `frechet_mean`, where it computes the mean, and the
+            others of `geodesic`.
     Returns: a `TangentPCA`; detached.
     Raises:
         TypeError, ValueError: an argument of the wrong kind, shape or value.
@@ -103,12 +109,19 @@ def tangent_pca(
         if n_components > d:
             raise ValueError(f"n_components: expected at most d = {d}, got {n_components}")
     k = d if n_components is None else int(n_components)
+    own = {name: options.pop(name) for name in MEAN_OPTIONS if name in options}
+    if own and mean is not None:
+        raise ValueError(f"{next(iter(own))}: expected mean=None with this argument, got a mean")
+    paths = path_options(options, path_tol, path_max_iter)
     with torch.no_grad():
-        centre, vectors, converged, message = _logarithms(known, z, weights, mean, options)
+        if mean is None:
+            own |= {"path_tol": path_tol, "path_max_iter": path_max_iter}
+            mean = frechet_mean(known, z, weights, **own, **options)
+        centre, vectors, converged, message = _logarithms(known, z, weights, mean, paths)
         g = checked_tensor(known, centre.unsqueeze(0))[0]
         factor = torch.linalg.cholesky(g)
         frame = vectors @ factor
-        spread = weights.sqrt()[:, None] * frame
+        spread = torch.where(torch.isfinite(frame), weights.sqrt()[:, None] * frame, 0)
         _, size, axes = torch.linalg.svd(torch.cat([spread, spread.new_zeros(d, d)]), full_matrices=False)
         components = torch.linalg.solve_triangular(factor.mT, axes.mT, upper=True).mT
         largest = components.gather(1, components.abs().argmax(1, keepdim=True))
@@ -124,7 +137,7 @@ def tangent_pca(
             converged,
             message,
             known,
-            options,
+            paths,
         )
 
 
@@ -136,8 +149,6 @@ def _logarithms(
     options: dict[str, Any],
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, "n d"], bool, str]:
     """The mean, the logarithms of all points there, and whether both are certified."""
-    if mean is None:
-        mean = frechet_mean(metric, z, weights, **options)
     if isinstance(mean, FrechetMean):
         if mean.logarithms.shape != z.shape:
             raise ValueError(

@@ -283,8 +283,7 @@ class PoincareDisk:
 
     def exponential_from_origin(self, v: Coordinates) -> Coordinates:
         """exp_0 v = tanh|v| v/|v| (coordinates: |v|_g = 2 |v|)."""
-        norm = v.norm(dim=-1, keepdim=True)
-        return torch.tanh(norm) * v / norm
+        return self.exponential(torch.zeros_like(v), v)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from pullback.metrics import BaseMetric
 from pullback.typing import Map
 
 Points = Float[Tensor, "n d"]
-# Points a sweep: more than fit in cache cost more each.
-SPEED_POINTS = 1024
+# Points a sweep, and numbers in their images: more than fit in cache cost more each.
+SPEED_POINTS, SPEED_ENTRIES = 2**10, 2**21
 
 
 @dataclass(frozen=True)
@@ -161,10 +161,16 @@ class Extrinsic(Route):
     def chords(self, points: Curves) -> Float[Tensor, "m n"]:
         return self._images(points).diff(dim=1).norm(dim=-1)
 
+    def _at_once(self, z: Points) -> int:
+        with torch.no_grad():
+            width = max(1, self.embedding(z[:1]).numel())
+        return max(1, min(SPEED_POINTS, SPEED_ENTRIES // width))
+
     def squared_speed(self, z: Points, velocity: Points) -> Float[Tensor, " n"]:
+        size = self._at_once(z)
         parts = [
             directional_jet(self.embedding, *part, order=1).first.square().sum(-1)
-            for part in zip(z.split(SPEED_POINTS), velocity.split(SPEED_POINTS), strict=True)
+            for part in zip(z.split(size), velocity.split(size), strict=True)
         ]
         return torch.cat(parts)
 
@@ -184,7 +190,7 @@ class Extrinsic(Route):
         return pulled[:, 0], -pulled[:, 1]
 
     def inspect(self, points: Curves) -> Inspection:
-        size = max(1, SPEED_POINTS // points.shape[1])
+        size = max(1, self._at_once(points[:, 0]) // points.shape[1])
         parts = [self._inspect(part) for part in points.split(size)]
         joined = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Inspection)}
         square = torch.cat([speeds.square for speeds in joined.pop("speeds")])
@@ -294,6 +300,12 @@ def route_of(metric: BaseMetric, *, trainable: bool = False) -> Route:
     """
     embedding = metric.embedding if trainable else metric.compact_embedding()
     return Intrinsic(metric) if embedding is None else Extrinsic(embedding)
+
+
+def in_precision(route: Route, wanted: torch.dtype, given: torch.dtype) -> tuple[Route, torch.dtype]:
+    """The geometry in the ``wanted`` precision where a copy can do that, else as it is; and which it is."""
+    other = route.cast(wanted)
+    return (route, given) if other is route else (other, wanted)
 
 
 def respace(route: Route, points: Curves) -> Curves:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 from torch import Tensor
 
+from pullback.geometry.draws import source_of
 from pullback.geometry.pairs import PairSearch
 from pullback.metrics import BaseMetric, as_metric, checked_tensor
 from pullback.validation import check_pair, check_points, check_positive
@@ -58,7 +59,7 @@ def flatness(
         z: points, (n, d).
         mix: evaluate between and around the points instead: α z_i + (1 - α) z_j for random pairs, α uniform
             on (-mix, 1 + mix).
-        generator: source of the mixing.
+        generator: source of the mixing; None is a fresh one with a fixed seed, so that results repeat.
     Returns: `Flatness`.
     Raises:
         ValueError: no points, or a metric that is not positive definite at one of them.
@@ -75,7 +76,7 @@ def flatness(
         raise ValueError("z: expected at least one point, got none")
     if mix is not None:
         check_positive("mix", mix, zero=True)
-        z = _between(z, mix, generator)
+        z = _between(z, mix, source_of(generator, z.device))
     with torch.no_grad():
         g = checked_tensor(known, z).double()
         values = torch.linalg.eigvalsh(g)
@@ -101,7 +102,7 @@ def _spectrum_distance(values: Float[Tensor, "n d"]) -> Tensor:
     return values.log().square().sum(-1).mean()
 
 
-def _between(z: Tensor, mix: float | int, generator: torch.Generator | None) -> Tensor:
+def _between(z: Tensor, mix: float | int, generator: torch.Generator) -> Tensor:
     partner = z[torch.randint(len(z), (len(z),), generator=generator, device=z.device)]
     u = torch.rand(len(z), 1, generator=generator, dtype=z.dtype, device=z.device)
     return torch.lerp(partner, z, u * (1 + 2 * mix) - mix)
@@ -112,7 +113,9 @@ class GeodesicStress:
     """How well distances on the map, by the ruler, stand for geodesic ones.
 
     Attributes:
-        stress: √(Σ (d - √ḡ |Δz|)² / Σ d²): 0 where the map is true to scale.
+        stress: √(Σ (d - √ḡ |Δz|)² / Σ d²): 0 where the map is true to scale. Pairs that no curve inside the
+            domain of the metric joins (a distance that is not finite) are left out of it and of the
+            correlations; NaN if nothing is left.
         pearson, spearman: correlation of d and |Δz|, and of their ranks; NaN where either is the same for all
             pairs.
         scale: ḡ = E tr g / d over the points.
@@ -162,12 +165,13 @@ def geodesic_stress(metric: Any, z: Float[Tensor, "n d"], pairs: Any, **options:
     search = PairSearch.over(known, torch.cat([start, end]), options)
     length, converged, _ = search.lengths(start, end)
     straight = (end - start).norm(dim=1)
-    d, ruler = (part.double().cpu().numpy() for part in (length, straight))
-    if not (d > 0).any():
+    if not bool((straight > 0).any()):
         raise ValueError("pairs: expected at least one pair of different points")
-    misses = np.square(d - math.sqrt(scale) * ruler).sum()
+    joined = torch.isfinite(length)
+    d, ruler = (part[joined].double().cpu().numpy() for part in (length, straight))
+    misses, size = np.square(d - math.sqrt(scale) * ruler).sum(), np.square(d).sum()
     return GeodesicStress(
-        stress=float(np.sqrt(misses / np.square(d).sum())),
+        stress=math.sqrt(misses / size) if size > 0 else math.nan,
         pearson=_correlation(d, ruler),
         spearman=_correlation(rankdata(d), rankdata(ruler)),
         scale=scale,
@@ -193,6 +197,8 @@ def _pairs(pairs: Any, n: int) -> Tensor:
 
 
 def _correlation(a: Float[np.ndarray, " k"], b: Float[np.ndarray, " k"]) -> float:
+    if len(a) < 2:
+        return math.nan
     a, b = a - a.mean(), b - b.mean()
     size = math.sqrt(float((a * a).sum()) * float((b * b).sum()))
     return float((a * b).sum()) / size if size > 0 else math.nan
@@ -203,9 +209,9 @@ class DistanceStability:
     """How much distances between the same data change from one training to the next.
 
     Attributes:
-        variation: mean over pairs of ``per_pair``.
+        variation: mean of ``per_pair`` over the pairs that all trainings join; NaN if there is none.
         per_pair: standard deviation (of a sample) over mean of the distance of each pair, (m,); 0 where all
-            are zero.
+            are zero, NaN where a training joins the two by no curve inside the domain of its metric.
         distances: geodesic distances, one row a training, (r, m).
         converged: whether the geodesic is certified, (r, m).
     """
@@ -262,8 +268,8 @@ def distance_stability(
         )
     distances, converged = (torch.stack(part) for part in zip(*found, strict=True))
     mean = distances.mean(0)
-    per_pair = torch.where(mean > 0, distances.std(0) / torch.where(mean > 0, mean, 1), 0)
-    return DistanceStability(float(per_pair.mean()), per_pair, distances, converged)
+    per_pair = distances.std(0) / torch.where(mean == 0, 1, mean)
+    return DistanceStability(float(per_pair.nanmean()), per_pair, distances, converged)
 
 
 def _lengths(

@@ -1,5 +1,6 @@
 """Parallel transport of vectors along curves."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,11 +18,13 @@ from pullback.geometry.spline import smooth_through, spline_through
 from pullback.metrics import BaseMetric, as_metric, checked_tensor
 from pullback.validation import check_choice, check_finite, check_points, check_positive, check_whole
 
+logger = logging.getLogger(__name__)
+
 METHODS = ("auto", "embedding", "tensor", "pole_ladder")
 TOL = {torch.float64: 1e-10}
 TOL_LOW = 1e-5
-MOST_DOUBLINGS = 6
-# Numbers of all turns of a chunk of curves on their own nodes.
+MOST_DOUBLINGS = 8
+# Numbers that the turns of a chunk of curves take, on their own nodes and on each halved mesh.
 CHUNK_NUMBERS = 2**20
 
 
@@ -80,10 +83,11 @@ def parallel_transport(
         tol: largest turn by the last halving, in radians; None is 1e-10 in float64 and 1e-5 in float32. For
             the pole ladder, None is 1e-2.
         full: return a `Transport` with the vectors at all nodes and diagnostics.
-        chunk_size: curves at a time; None bounds the memory.
+        chunk_size: most curves at a time; memory is bounded in any case.
 
     Returns:
-        (m, d) at the ends, or `Transport`; detached, no gradient.
+        (m, d) at the ends, or `Transport`; detached, no gradient. Without ``full`` a warning is logged where
+        a vector did not converge.
 
     Raises:
         ValueError: a curve with one point, a vector of another shape than the curve's start, a metric that is
@@ -122,7 +126,11 @@ def parallel_transport(
             size = chunk_size or max(1, CHUNK_NUMBERS // (nodes * d * d))
             limit = TOL.get(curves.dtype, TOL_LOW) if tol is None else float(tol)
             result = _by_turns(connection, curves, v, g, limit, size)
-    return result if full else result.vectors[:, -1]
+    if full:
+        return result
+    if not bool(result.converged.all()):
+        logger.warning(result.message)
+    return result.vectors[:, -1]
 
 
 def _checked(metric: BaseMetric, path: Any, v: Any) -> tuple[Curves, Points]:
@@ -163,7 +171,7 @@ def _by_turns(
     vectors = torch.empty_like(curves)
     angle = torch.full_like(v[:, 0], torch.inf)
     steps = torch.full((m,), nodes - 1, dtype=torch.long, device=v.device)
-    for rows in torch.arange(m, device=v.device).split(size):
+    for rows in torch.arange(m, device=v.device).split(size) if m else ():
         frames = connection.frames(curves[rows].flatten(0, 1)).unflatten(0, (len(rows), nodes))
         turned, angle[rows], doublings = _settled(connection, curves[rows], tol)
         steps[rows] = (nodes - 1) * 2**doublings
@@ -185,14 +193,13 @@ def _settled(
 
     Romberg's scheme: both connections are symmetric in time, so their errors go in even powers of the step.
     """
-    best = _products(connection.turns(smooth_through(curves), 1), curves.shape[1] - 1)
+    best = _rotations(connection, curves, 1)
     angle = torch.full_like(curves[:, 0, 0], torch.inf)
     doublings = torch.zeros(len(curves), dtype=torch.long, device=curves.device)
     active = torch.arange(len(curves), device=curves.device)
     row = [best]
     for level in range(1, MOST_DOUBLINGS + 1):
-        curve = smooth_through(curves[active])
-        finer = [_products(connection.turns(curve, 2**level), curves.shape[1] - 1)]
+        finer = [_rotations(connection, curves[active], 2**level)]
         for j, coarse in enumerate(row):
             finer.append(finer[j] + (finer[j] - coarse) / (2 ** (connection.order + 2 * j) - 1))
         # A rotation by δ in one plane differs from the identity by √2 δ.
@@ -205,6 +212,15 @@ def _settled(
         if len(active) == 0:
             break
     return _orthogonal(best), angle, doublings
+
+
+def _rotations(connection: Connection, curves: Curves, parts: int) -> Turns:
+    """Rotations from the start to every node, by intervals cut into ``parts``: so many curves at a time."""
+    intervals = curves.shape[1] - 1
+    size = max(1, CHUNK_NUMBERS // (intervals * parts * connection.numbers(curves[:, 0])))
+    return torch.cat(
+        [_products(connection.turns(smooth_through(part), parts), intervals) for part in curves.split(size)]
+    )
 
 
 def _products(turns: Turns, intervals: int) -> Float[Tensor, "m N d d"]:

@@ -10,6 +10,7 @@ from scipy.linalg import get_lapack_funcs
 from torch import Tensor
 
 DENSE_LIMIT = 256
+DENSE_NUMBERS = 2**23
 (_SOLVE_BAND,) = get_lapack_funcs(("gbsv",), dtype=np.float64)
 
 
@@ -26,7 +27,7 @@ def solve_block_tridiagonal(
         diagonal: D_k, K blocks a curve.
         upper: U_k, L = K - 1 blocks a curve.
         right: right-hand sides, (m, K, d), or r of them a curve, (m, K, d, r).
-    Returns: solutions; NaN for a curve whose matrix is singular.
+    Returns: solutions; NaN for a curve whose matrix is singular or not finite, which spoils no other.
     """
     if diagonal.device.type == "cpu":
         return _banded(diagonal, upper, right)
@@ -60,8 +61,18 @@ def _banded(diagonal: Tensor, upper: Tensor, right: Tensor) -> Tensor:
     sides = right.double().numpy().reshape(m * K * d, prod(right.shape[3:]))
     solution, info = _SOLVE_BAND(width, width, flat, sides, overwrite_ab=1)[2:]
     if info > 0:
-        return _dense(diagonal.double(), upper.double(), right.double()).to(right.dtype)
-    return torch.from_numpy(solution.reshape(right.shape)).to(right.dtype)
+        size = max(1, DENSE_NUMBERS // (K * d) ** 2)
+        parts = zip(*(part.double().split(size) for part in (diagonal, upper, right)), strict=True)
+        return torch.cat([_dense(*part) for part in parts]).to(right.dtype)
+    found = torch.from_numpy(solution.reshape(right.shape)).to(right.dtype)
+    if bool(torch.isfinite(found).all()):
+        return found
+    known = torch.isfinite(diagonal.sum((1, 2, 3)) + upper.sum((1, 2, 3)) + right.flatten(1).sum(1))
+    if not bool(known.all()):
+        found = torch.full_like(found, torch.nan)
+        if bool(known.any()):
+            found[known] = _banded(diagonal[known], upper[known], right[known])
+    return found
 
 
 def _dense(diagonal: Tensor, upper: Tensor, right: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullback.geometry.draws import source_of
 from pullback.metrics import as_metric
 from pullback.validation import check_choice, check_points, check_whole
 
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 CHUNK_POINTS = 2**14
 GRID_POINTS = 200
+MOST_GRID_POINTS = 2**26
 RANDOM_POINTS = 10_000
 
 
@@ -88,12 +90,12 @@ def volume(
         box: lower and upper bound of every coordinate, (d, 2).
         method: "grid" (mid-points; exact to rounding for a periodic box) or "montecarlo" (uniform draws).
         n: points an axis of the grid, even (200), or draws (10 000).
-        generator: source of the draws.
+        generator: source of the draws; None is a fresh one with a fixed seed, so that results repeat.
     Returns: `Volume`, with an estimate of its relative error; zero where the decoder's rank is below d
         everywhere.
     Raises:
-        ValueError: a box of another shape or without interior, an odd or too small ``n``, or a metric that is
-            not finite in a part of the box.
+        ValueError: a box of another shape or without interior, an odd or too small ``n``, a grid of more than
+            67 million points, or a metric that is not finite in a part of the box.
     Example:
         >>> import math, torch
         >>> from pullback.geometry.reference import Torus
@@ -124,6 +126,11 @@ def _grid_volume(metric: Any, box: Tensor, n: int, size: float) -> Volume:
     """Mid-point rule; the estimate at half the resolution needs points of its own."""
     if n % 2:
         raise ValueError(f"n: expected an even number of points an axis, got {n}")
+    if n ** len(box) > MOST_GRID_POINTS:
+        raise ValueError(
+            f"n: expected a grid of at most {MOST_GRID_POINTS} points, got {n} to the power of {len(box)}; "
+            "use method='montecarlo' or a smaller n"
+        )
     fine, coarse = (_log_mean(metric, box, count) + size for count in (n, n // 2))
     error = abs(math.expm1(coarse - fine)) if fine > -math.inf else 0.0
     return Volume(fine, error, n ** len(box) + (n // 2) ** len(box), "grid")
@@ -136,7 +143,8 @@ def _log_mean(metric: Any, box: Tensor, n: int) -> float:
         low + (torch.arange(n, dtype=box.dtype, device=box.device) + 0.5) * (high - low) / n
         for low, high in box
     ]
-    for numbers in torch.arange(n**d, device=box.device).split(CHUNK_POINTS):
+    for first in range(0, n**d, CHUNK_POINTS):
+        numbers = torch.arange(first, min(first + CHUNK_POINTS, n**d), device=box.device)
         digits = [numbers // n**axis % n for axis in range(d)]
         z = torch.stack([axes[axis][digit] for axis, digit in enumerate(digits)], dim=1)
         part = float(torch.logsumexp(_finite_logs(metric, z), 0))
@@ -160,7 +168,8 @@ def _finite_logs(metric: Any, z: Tensor) -> Tensor:
 def _random_volume(
     metric: Any, box: Tensor, n: int, size: float, generator: torch.Generator | None
 ) -> Volume:
-    u = torch.rand(n, len(box), generator=generator, dtype=box.dtype, device=box.device)
+    source = source_of(generator, box.device)
+    u = torch.rand(n, len(box), generator=source, dtype=box.dtype, device=box.device)
     logs = _finite_logs(metric, box[:, 0] + u * (box[:, 1] - box[:, 0]))
     top = logs.max()
     if float(top) == -math.inf:

@@ -66,7 +66,8 @@ class Stack(nn.Module):
 
     def __init__(self, *branches: Map, scales: Sequence[float | int] | None = None):
         super().__init__()
-        self.branches = branches
+        # Modules are looked up by name, so that one put in another's place counts.
+        self._functions = tuple(None if isinstance(branch, nn.Module) else branch for branch in branches)
         self.scales = (1.0,) * len(branches) if scales is None else tuple(float(s) for s in scales)
         if not branches or len(self.scales) != len(branches):
             raise ValueError(
@@ -76,6 +77,11 @@ class Stack(nn.Module):
         for k, branch in enumerate(branches):
             if isinstance(branch, nn.Module):
                 self.add_module(str(k), branch)
+
+    @property
+    def branches(self) -> tuple[Map, ...]:
+        """The maps in order."""
+        return tuple(getattr(self, str(k)) if f is None else f for k, f in enumerate(self._functions))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat(self.scaled([branch(x) for branch in self.branches]), dim=-1)

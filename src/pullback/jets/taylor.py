@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
@@ -186,8 +185,8 @@ def width_of(layers: list[Layer], x: Tensor) -> int:
         max(s.module.in_features, s.module.out_features) for s in steps if isinstance(s.module, nn.Linear)
     ]
     if x.shape[0] > 1 and not all(_keeps_width(step) for step in steps):
-        with torch.no_grad():
-            widths += _measured(layers, x[:1])
+        # In the mode of the caller: what a module keeps of this call must not have lost its graph.
+        widths += _measured(layers, x[:1])
     return max(widths)
 
 

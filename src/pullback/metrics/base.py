@@ -19,38 +19,12 @@ from pullback.jets.gemm import transforms_active
 from pullback.jets.jet import derivatives
 from pullback.metrics import embedded
 from pullback.metrics.compact import compact
+from pullback.metrics.definite import cholesky, inverse_of_root, not_positive
 from pullback.typing import Map
 from pullback.validation import check_positive, check_whole
 
 Points = Float[Tensor, "n d"]
 Tensors = Float[Tensor, "n d d"]
-
-
-def cholesky(g: Float[Tensor, "*n d d"], *, name: str = "tensor(z)") -> Float[Tensor, "*n d d"]:
-    """Lower Cholesky factor L, g = L Lᵀ; a failure is tried once more in float64.
-
-    Raises:
-        ValueError: not positive definite, naming the first row and its smallest eigenvalue.
-    """
-    factor, info = torch.linalg.cholesky_ex(g)
-    if not bool(info.any()):
-        return factor
-    factor, info = torch.linalg.cholesky_ex(g.double())
-    if not bool(info.any()):
-        return factor.to(g)
-    row = int(info.flatten().nonzero()[0])
-    raise ValueError(not_positive(name, row, g.reshape(-1, *g.shape[-2:])[row]))
-
-
-def not_positive(name: str, row: int, g: Tensor) -> str:
-    """The message for a tensor that is no metric."""
-    if not bool(torch.isfinite(g).all()):
-        return f"{name} is not finite at row {row}; check the decoder and the scale of z"
-    smallest = float(torch.linalg.eigvalsh(g.double())[0])
-    return (
-        f"{name} is not positive definite at row {row} (smallest eigenvalue {smallest:.3g}); "
-        "raise regularization or check the decoder"
-    )
 
 
 class BaseMetric(ABC):
@@ -75,15 +49,35 @@ class BaseMetric(ABC):
         """An embedding of the same metric with as few outputs as possible, for use without gradients."""
         return self.embedding
 
+    def _gram(self, z: Tensor) -> Tensor:
+        """g(z) without a check of its rank: a member of a sum need not be a metric by itself."""
+        return self.tensor(z)
+
+    def _factors(self, z: Tensor) -> list[tuple[int, int]] | None:
+        """(p, r) of the factors that bound the rank of g by Σ r; None where nothing is known to bound it."""
+        return None
+
+    def _check(self, z: Tensor, *, rank: bool = True) -> None:
+        """Raise ``ValueError`` for what shows only at a point: train mode, widths that do not fit, and, if
+        asked for, factors of too low a rank for a metric."""
+        factors, d = self._factors(z) if rank else None, z.shape[1]
+        if factors is not None and sum(r for _, r in factors) < d:
+            got = " and ".join(f"p={p}, r={r}" for p, r in factors)
+            raise ValueError(
+                f"ambient: expected a factor of rank r >= d for a metric on d={d} dimensions, "
+                f"got {got} at n={len(z)} points"
+            )
+
     def inverse(self, z: Points) -> Tensors:
         """Inverse tensor, from the QR of an embedding's Jacobian or else from a Cholesky factor.
 
         Raises:
             ValueError: the tensor is not positive definite at a point.
         """
+        self._check(z)
         if self.embedding is not None:
             return self._sound(z, embedded.reduce_jacobian(self.embedding, z, embedded.inverse_gram))
-        return torch.cholesky_inverse(cholesky(self.tensor(z)))
+        return inverse_of_root(cholesky(self.tensor(z)))
 
     def _sound(self, z: Points, inverse: Tensors) -> Tensors:
         """The inverse if it is one; ``ValueError`` naming the first point where the tensor has none."""
@@ -97,18 +91,21 @@ class BaseMetric(ABC):
 
     def logdet(self, z: Points) -> Float[Tensor, " n"]:
         """log det g, from the QR of an embedding's Jacobian or else from a Cholesky factor."""
+        self._check(z)
         if self.embedding is not None:
             return embedded.reduce_jacobian(self.embedding, z, embedded.log_determinant)
         return 2 * cholesky(self.tensor(z)).diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def derivative(self, z: Points) -> Float[Tensor, "n d d d"]:
         """∂_c g_ab as [n, a, b, c], from an embedding or by a first-order jet of the lower triangle of g."""
+        self._check(z, rank=False)
         if self.embedding is not None:
             return embedded.first_derivative(self.embedding, z)
         return unpack(derivatives(self._triangle, z, 1)[-1], z.shape[1])
 
     def second_derivative(self, z: Points) -> Float[Tensor, "n d d d d"]:
         """∂_c ∂_e g_ab as [n, a, b, c, e], from an embedding or by a jet of the triangle of g."""
+        self._check(z, rank=False)
         if self.embedding is not None:
             return embedded.second_derivative(self.embedding, z)
         return unpack(derivatives(self._triangle, z, 2)[-1], z.shape[1])
@@ -131,7 +128,7 @@ class BaseMetric(ABC):
 
     def _triangle(self, z: Tensor) -> Tensor:
         rows, columns = torch.tril_indices(z.shape[1], z.shape[1], device=z.device)
-        return self.tensor(z)[:, rows, columns]
+        return self._gram(z)[:, rows, columns]
 
 
 def unpack(triangle: Tensor, d: int) -> Tensor:
@@ -240,14 +237,30 @@ class SumMetric(BaseMetric):
 
     def tensor(self, z: Points) -> Tensors:
         """Σ_k w_k g_k(z)."""
-        return self._sum([member.tensor(z) for member in self.members])
+        self._check(z)
+        return self._gram(z)
+
+    def _gram(self, z: Tensor) -> Tensor:
+        return self._sum([member._gram(z) for member in self.members])
+
+    def _check(self, z: Tensor, *, rank: bool = True) -> None:
+        for member in self.members:
+            member._check(z, rank=False)
+        super()._check(z, rank=rank)
+
+    def _factors(self, z: Tensor) -> list[tuple[int, int]] | None:
+        found = [member._factors(z) for member in self.members]
+        known = [factors for factors in found if factors is not None]
+        return [pair for factors in known for pair in factors] if len(known) == len(found) else None
 
     def derivative(self, z: Points) -> Float[Tensor, "n d d d"]:
         """Σ_k w_k ∂_c (g_k)_ab as [n, a, b, c]."""
+        self._check(z, rank=False)
         return self._sum([member.derivative(z) for member in self.members])
 
     def second_derivative(self, z: Points) -> Float[Tensor, "n d d d d"]:
         """Σ_k w_k ∂_c ∂_e (g_k)_ab as [n, a, b, c, e]."""
+        self._check(z, rank=False)
         return self._sum([member.second_derivative(z) for member in self.members])
 
     @property
@@ -302,14 +315,18 @@ def checked_tensor(metric: BaseMetric, z: Points, *, symmetry: float = 1e-6) -> 
     """g(z), made sure to be a finite, symmetric, positive definite (n, d, d).
 
     Raises:
-        ValueError: wrong shape, an asymmetry above ``symmetry`` relative to the largest entry, or a row where
-            the tensor is not positive definite.
+        ValueError: wrong shape or dtype, an asymmetry above ``symmetry`` relative to the largest entry, or a
+            row where the tensor is not positive definite.
     """
+    if z.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"z: expected float32 or float64 points, got {z.dtype}; use z.float()")
     g, n, d = metric.tensor(z), len(z), z.shape[1]
     if g.shape != (n, d, d):
         raise ValueError(
             f"tensor(z): expected shape {(n, d, d)} for z {tuple(z.shape)}, got {tuple(g.shape)}"
         )
+    if g.dtype != z.dtype:
+        raise ValueError(f"tensor(z): expected {z.dtype} like z, got {g.dtype}; let the tensor follow z")
     if n == 0:
         return g
     values = torch.linalg.eigvalsh(torch.where(torch.isfinite(g), g, 0).double())

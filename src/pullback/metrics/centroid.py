@@ -8,8 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullback.metrics.base import BaseMetric, Points, Tensors, not_positive, unpack
+from pullback.jets.gemm import transforms_active
+from pullback.metrics.base import BaseMetric, Points, Tensors, unpack
 from pullback.metrics.chunks import by_chunks
+from pullback.metrics.definite import inverse_of_root, not_positive
 from pullback.validation import check_choice, check_finite, check_points, check_positive
 
 Vectors = Float[Tensor, "n d"]
@@ -95,6 +97,7 @@ class CentroidMetric(BaseMetric):
 
         A pair of a point and a centroid takes ``per`` numbers.
         """
+        self._check_points(z)
         d, packed = z.shape[1], self._packed()
         block = min(len(packed), CENTROIDS_AT_ONCE)
 
@@ -112,6 +115,12 @@ class CentroidMetric(BaseMetric):
         size = max(1, BLOCK_NUMBERS // (block * per))
         return by_chunks(at, joined, size, self.centroids, packed)
 
+    def _check_points(self, z: Tensor) -> None:
+        """Refuse points that would meet the centroids by broadcasting or in another precision."""
+        d, dtype = self.centroids.shape[1], self.centroids.dtype
+        if z.ndim != 2 or z.shape[1] != d or z.dtype != dtype:
+            raise ValueError(f"z: expected (n, {d}) {dtype} like centroids, got {tuple(z.shape)} {z.dtype}")
+
     def inverse(self, z: Points) -> Tensors:
         """s Σ w_i M_i + λ I."""
         d = z.shape[1]
@@ -122,17 +131,16 @@ class CentroidMetric(BaseMetric):
         """Cholesky factor C of g⁻¹; NaN where g⁻¹ is not finite, so that one bad point spoils no other."""
         C, info = torch.linalg.cholesky_ex(inverse)
         bad = info != 0
-        if bool(bad.any()):
+        if not transforms_active(inverse) and bool(bad.any()):
             finite = torch.isfinite(inverse).all(-1).all(-1)
             if bool((bad & finite).any()):
                 row = int((bad & finite).nonzero()[0])
                 raise ValueError(not_positive("inverse(z)", row, inverse[row]))
-            C = torch.where(bad[:, None, None], torch.nan, C)
-        return C
+        return torch.where(bad[:, None, None], torch.nan, C)
 
     def tensor(self, z: Points) -> Tensors:
         """The inverse of `inverse`, by Cholesky."""
-        return torch.cholesky_inverse(self._root(self.inverse(z)))
+        return inverse_of_root(self._root(self.inverse(z)))
 
     def logdet(self, z: Points) -> Float[Tensor, " n"]:
         """log det g = -2 Σ ln diag C with C Cᵀ = g⁻¹."""
@@ -168,7 +176,7 @@ class CentroidMetric(BaseMetric):
         """
         d, square = z.shape[1], self.temperature**2
         inverse = self.inverse(z)
-        g = torch.cholesky_inverse(self._root(inverse))
+        g = inverse_of_root(self._root(inverse))
         eye = torch.eye(d, dtype=z.dtype, device=z.device)
         near = (inverse - self.regularization * eye)[..., None, None] * eye
         bend = 4 / square**2 * self._second_moment(z) - 2 / square * near
@@ -209,6 +217,7 @@ class CentroidMetric(BaseMetric):
 
     def coverage(self, z: Points) -> Float[Tensor, " n"]:
         """max_i w_i: near 0 the metric is I/λ and knows nothing of the data; raise the temperature."""
+        self._check_points(z)
         return torch.cat(
             [
                 torch.exp(

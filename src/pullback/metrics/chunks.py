@@ -1,7 +1,7 @@
 """A function of many points, a bounded number at a time, with and without a graph.
 
 Where a graph is recorded a chunk is computed again on the way back instead of being kept, so that the memory
-does not grow with the number of points.
+does not grow with the number of points. Not by torch.utils.checkpoint, which refuses torch.func.vjp inside.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from pullback.jets.gemm import transforms_active
 from pullback.typing import Map
 
 Function = Callable[[Tensor], Tensor]
@@ -22,20 +22,23 @@ def by_chunks(function: Function, z: Tensor, size: int, *owners: Map | Tensor | 
     Args:
         function: treats its rows independently.
         owners: modules and tensors that ``function`` uses, for derivatives with respect to what they hold;
-            whatever else it uses is found, too, at the price of some memory a chunk.
+            leaves that it uses besides are found. With a graph made before the call that no owner holds, as
+            of weights computed once for several calls, and under function transforms every chunk keeps its
+            graph.
     """
     if len(z) <= size:
         return function(z)
-    if torch.is_grad_enabled():
+    known: list[Tensor] = []
+    apart = transforms_active(z)
+    if torch.is_grad_enabled() and not apart:
         known = [tensor for owner in owners for tensor in _held(owner) if tensor.requires_grad]
-        if _uses_more(function(z[:1]), z, known):
-            parts = [
-                checkpoint(function, part, use_reentrant=False, preserve_rng_state=False)
-                for part in z.split(size)
-            ]
-            return torch.cat(parts)  # type: ignore[arg-type]
-        if z.requires_grad or known:
-            return _Chunked.apply(function, size, z, *known)
+        more = _more(function, z, known)
+        leaves = [node.variable for node in more if hasattr(node, "variable")]
+        known, apart = known + leaves, len(leaves) < len(more)
+    if apart:
+        return torch.cat([function(part) for part in z.split(size)])
+    if torch.is_grad_enabled() and (z.requires_grad or known):
+        return _Chunked.apply(function, size, z, *known)  # type: ignore[return-value]
     return _filled(function, z, size)
 
 
@@ -62,20 +65,28 @@ def _held(owner: Map | Tensor | None) -> Iterator[Tensor]:
             yield from (tensor for tensor in kept if isinstance(tensor, Tensor))
 
 
-def _uses_more(value: Tensor, z: Tensor, known: list[Tensor]) -> bool:
-    """Whether the graph of ``value`` leads to tensors other than ``z`` and those known."""
+def _more(function: Function, z: Tensor, known: list[Tensor]) -> set[Any]:
+    """Nodes that the function leads back to besides those behind ``z`` and the tensors known.
+
+    What the graphs of two calls have in common was there before them, or stays after them.
+    """
+    first = _graph(function(z[:1]), z, known)
+    return first & _graph(function(z[:1]), z, known)
+
+
+def _graph(value: Tensor, z: Tensor, known: list[Tensor]) -> set[Any]:
+    """The nodes between ``value`` and ``z`` and the tensors known, and those beside."""
     leaves = {id(tensor) for tensor in (z, *known)}
-    seen: set[Any] = {tensor.grad_fn for tensor in (z, *known) if tensor.grad_fn is not None}
-    open_nodes = [value.grad_fn] if value.grad_fn is not None else []
+    ends = {tensor.grad_fn for tensor in (z, *known)}
+    found: set[Any] = set()
+    open_nodes = [value.grad_fn]
     while open_nodes:
         node: Any = open_nodes.pop()
-        if node in seen:
+        if node is None or node in ends or node in found or id(getattr(node, "variable", None)) in leaves:
             continue
-        seen.add(node)
-        if hasattr(node, "variable") and id(node.variable) not in leaves:
-            return True
-        open_nodes += [before for before, _ in node.next_functions if before is not None]
-    return False
+        found.add(node)
+        open_nodes += [before for before, _ in node.next_functions]
+    return found
 
 
 class _Chunked(torch.autograd.Function):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pullback.jets.jet import derivatives
 from pullback.metrics.base import BaseMetric, Points, Tensors, as_metric
+from pullback.metrics.decoders import check_eval, coupled_layers
 from pullback.typing import Map
 
 
@@ -21,7 +22,8 @@ class ConformalMetric(BaseMetric):
         log_factor: s, a map (n, d) -> (n,) or (n, 1); a module of known layers is differentiated layer by
             layer.
     Raises:
-        TypeError: ``base`` has no ``tensor`` or ``log_factor`` is not callable; ValueError: s of other shape.
+        TypeError: ``base`` has no ``tensor`` or ``log_factor`` is not callable; ValueError: s of other shape,
+        or ``log_factor`` in train mode.
     Example:
         >>> import torch
         >>> from pullback.metrics import EuclideanMetric
@@ -37,8 +39,10 @@ class ConformalMetric(BaseMetric):
             )
         self.base, self.log_factor = as_metric(base), log_factor
         self.dim = self.base.dim
+        self._coupled = coupled_layers(log_factor)
 
     def _value(self, z: Tensor) -> Float[Tensor, " n"]:
+        check_eval("log_factor", self._coupled)
         s = self.log_factor(z)
         if s.shape not in ((len(z),), (len(z), 1)):
             n, got = len(z), tuple(s.shape)
@@ -47,8 +51,7 @@ class ConformalMetric(BaseMetric):
 
     def _derivatives(self, z: Tensor, order: int) -> list[Tensor]:
         """s (n,), ∂s (n, d) and so on."""
-        with torch.no_grad():
-            column = self._value(z[:1]).shape != self.log_factor(z[:1]).shape
+        column = self._value(z[:1]).shape != self.log_factor(z[:1]).shape
         layered = column and isinstance(self.log_factor, nn.Module)
         field: Map = self.log_factor if layered else lambda z: self._value(z).unsqueeze(1)
         return [part.squeeze(1) for part in derivatives(field, z, order)]
@@ -56,6 +59,15 @@ class ConformalMetric(BaseMetric):
     def tensor(self, z: Points) -> Tensors:
         """e^{2s} g."""
         return torch.exp(2 * self._value(z))[:, None, None] * self.base.tensor(z)
+
+    def _check(self, z: Tensor, *, rank: bool = True) -> None:
+        self.base._check(z, rank=rank)
+
+    def _gram(self, z: Tensor) -> Tensor:
+        return torch.exp(2 * self._value(z))[:, None, None] * self.base._gram(z)
+
+    def _factors(self, z: Tensor) -> list[tuple[int, int]] | None:
+        return self.base._factors(z)
 
     def inverse(self, z: Points) -> Tensors:
         """e^{-2s} g⁻¹."""

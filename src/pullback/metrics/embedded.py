@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pullback.jets import contract_third, metric_jet
@@ -14,12 +14,16 @@ from pullback.jets.jet import derivatives
 from pullback.jets.taylor import chunk_rows, layers_of, width_of
 from pullback.metrics.chunks import by_chunks
 from pullback.metrics.compact import compact
+from pullback.metrics.definite import inverse_of_root
 from pullback.typing import Map
 
 logger = logging.getLogger(__name__)
 
 Points = Float[Tensor, "n d"]
 Factor = Float[Tensor, "n q d"]
+
+# A column of a Jacobian that leaves the span of those before it by less is rounding.
+RANK_ROUNDINGS = 8
 
 # From this many points on, reducing the last layers once costs less than carrying their outputs everywhere.
 COMPACT_POINTS = 256
@@ -56,23 +60,31 @@ def triangular(M: Factor) -> Float[Tensor, "n d d"]:
     return R if R.shape[-2] == R.shape[-1] else nn.functional.pad(R, (0, 0, 0, R.shape[-1] - R.shape[-2]))
 
 
+def rank_deficient(R: Float[Tensor, "n q d"]) -> Bool[Tensor, " n"]:
+    """Whether the rank of M = QR is below d to rounding; not where R is NaN."""
+    R = R.detach()
+    if R.shape[-2] < R.shape[-1]:
+        return torch.ones_like(R[:, 0, 0], dtype=torch.bool)
+    least = RANK_ROUNDINGS * torch.finfo(R.dtype).eps * R.norm(dim=-2)
+    return (R.diagonal(dim1=-2, dim2=-1).abs() <= least).any(-1)
+
+
 def log_determinant(M: Factor) -> Float[Tensor, " n"]:
     """log det MᵀM = 2 Σ ln|diag R| (MᵀM would square the condition); -inf where the rank is below d."""
-    diagonal = triangular(M).diagonal(dim1=-2, dim2=-1).abs()
-    deficient = (diagonal == 0).any(-1)
-    if bool(deficient.any()):
+    R = triangular(M)
+    deficient = rank_deficient(R)
+    if not transforms_active(M) and bool(deficient.any()):
         logger.warning(
             "the decoder's Jacobian has rank below %d at %d points", M.shape[2], int(deficient.sum())
         )
-    return 2 * torch.log(diagonal).sum(-1)
+    whole = 2 * torch.log(R.diagonal(dim1=-2, dim2=-1).abs()).sum(-1)
+    return torch.where(deficient, -torch.inf, whole)
 
 
 def inverse_gram(M: Factor) -> Float[Tensor, "n d d"]:
-    """(MᵀM)⁻¹ = R⁻¹R⁻ᵀ."""
+    """(MᵀM)⁻¹ = R⁻¹R⁻ᵀ; NaN where the rank is below d."""
     R = triangular(M)
-    eye = torch.eye(R.shape[-1], dtype=R.dtype, device=R.device).expand_as(R)
-    half = torch.linalg.solve_triangular(R, eye, upper=True)
-    return half @ half.mT
+    return torch.where(rank_deficient(R)[:, None, None], torch.nan, inverse_of_root(R.mT))
 
 
 def first_derivative(embedding: Map, z: Points) -> Float[Tensor, "n d d d"]:

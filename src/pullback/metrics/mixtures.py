@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from pullback.metrics.base import SumMetric
+from pullback.metrics.decoders import as_rows, output_width
 from pullback.metrics.pullback import PullbackMetric
 from pullback.typing import Ambient, Map
 
@@ -18,6 +21,9 @@ class ExpectedPullbackMetric(SumMetric):
 
     Args:
         mean, scale: maps (n, d) -> (n, p), μ and σ (not log σ).
+    Raises:
+        TypeError: one is not callable; ValueError: another number of outputs than the other's, at the first
+            point where the layers do not tell it.
     Example:
         >>> import torch
         >>> noisy = ExpectedPullbackMetric(lambda z: z, lambda z: z**2 / 2)
@@ -32,6 +38,19 @@ class ExpectedPullbackMetric(SumMetric):
                 raise TypeError(f"{name}: expected a map (n, d) -> (n, p), got {type(given).__name__}")
         super().__init__([PullbackMetric(mean), PullbackMetric(scale)])
         self.mean, self.scale = mean, scale
+        self._alike = False
+        self._check_widths(output_width(mean), output_width(scale))
+
+    def _check(self, z: Tensor, *, rank: bool = True) -> None:
+        super()._check(z, rank=rank)
+        if not self._alike and len(z):
+            self._check_widths(*(as_rows(f(z[:1])).shape[1] for f in (self.mean, self.scale)))
+            self._alike = True
+
+    def _check_widths(self, mean: int | None, scale: int | None) -> None:
+        """Raise ``ValueError`` for different numbers of outputs; None is not known."""
+        if None not in (mean, scale) and mean != scale:
+            raise ValueError(f"scale: expected p={mean} outputs like mean, got {scale}")
 
     def __repr__(self) -> str:
         return f"ExpectedPullbackMetric({type(self.mean).__name__}, {type(self.scale).__name__})"

@@ -2,29 +2,31 @@
 
 from collections.abc import Callable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from pullback.ambient import Categorical, Euclidean, LowRank, Paired
-from pullback.jets import Product, Residual, Stack
 from pullback.jets.jet import derivatives
-from pullback.jets.rules import LEAVES
-from pullback.jets.taylor import layers_of
 from pullback.metrics import embedded, paired
 from pullback.metrics.base import BaseMetric, Points, Tensors
 from pullback.metrics.chunks import by_chunks
-from pullback.metrics.compact import compact, leaves
+from pullback.metrics.compact import compact
+from pullback.metrics.decoders import (
+    as_rows,
+    check_eval,
+    coupled_layers,
+    input_width,
+    output_width,
+    with_rows,
+)
 from pullback.typing import Ambient, Map
 
 
 class PullbackMetric(BaseMetric):
     """g(z) = Jᵀ W J with J the Jacobian of a decoder and W an ambient metric.
 
-    Where the ambient has a flattening map phi (all but `LearnedGaussian` and factors that change with z), the
-    metric is that of the embedding F = phi∘f and geometry differentiates F alone.
+    Where the ambient has a flattening map phi (all but the learned ambients, `Paired`, and factors that
+    change with z), the metric is that of the embedding F = phi∘f and geometry differentiates F alone.
 
     Args:
         decoder: a `Map` (n, d) -> (n, p), module or function; outputs of more axes, (n, c, h, w), are
@@ -32,8 +34,9 @@ class PullbackMetric(BaseMetric):
         ambient: metric of data space; None is `pullback.ambient.Euclidean`.
     Raises:
         TypeError: ``decoder`` is not callable.
-        ValueError: a `LowRank` ambient with one factor a row; later, at a point: its rank is below d, or the
-            decoder is in train mode.
+        ValueError: a `LowRank` ambient with one factor a row, an ambient for another number of outputs (at
+            the first point where the layers do not tell it); later, at a point: the rank of a `LowRank` is
+            below d, or the decoder is in train mode.
     Example:
         >>> import torch
         >>> metric = PullbackMetric(lambda z: torch.stack([z[:, 0], z[:, 1], z[:, 0] ** 2], dim=1))
@@ -53,9 +56,11 @@ class PullbackMetric(BaseMetric):
                 f"ambient: expected a factor (p, r) = ({p}, {r}) or a function of z, got one factor for each "
                 f"of {n} rows; geometry needs the metric at points that are no rows"
             )
-        self._rows = _with_rows(decoder)
-        self.dim = _input_width(decoder)
-        self._coupled = _coupled_layers(decoder)
+        self._rows = with_rows(decoder)
+        self.dim = input_width(decoder)
+        self._coupled = coupled_layers(decoder)
+        self._fits = False
+        self._check_width(output_width(decoder), self.ambient)
         self._flattening = self.ambient.flattening()
         if self._flattening is not None:
             _follow(self._flattening, decoder)
@@ -84,7 +89,7 @@ class PullbackMetric(BaseMetric):
         if isinstance(self.ambient, LowRank):
             return self.ambient.project(self._rows(z))
         assert self._flattening is not None
-        return _as_rows(self._flattening(self.decoder(z) if self._by_groups else self._rows(z)))
+        return as_rows(self._flattening(self.decoder(z) if self._by_groups else self._rows(z)))
 
     def compact_embedding(self) -> Map | None:
         """`embedding` with its trailing linear layers replaced by the R of their QR: at most as wide as their
@@ -97,17 +102,37 @@ class PullbackMetric(BaseMetric):
         return compact(embedding) if isinstance(embedding, nn.Module) else embedding
 
     def _check_mode(self) -> None:
-        if any(layer.training for layer in self._coupled):
-            raise ValueError("decoder is in train mode; call decoder.eval()")
+        check_eval("decoder", self._coupled)
+
+    def _check(self, z: Tensor, *, rank: bool = True) -> None:
+        self._check_mode()
+        super()._check(z, rank=rank)
+        if self._fits or len(z) == 0:
+            return
+        ambient = self.ambient.at(z[:1]) if isinstance(self.ambient, LowRank) else self.ambient
+        if getattr(ambient, "features", None) is not None:
+            self._check_width(self._rows(z[:1]).shape[1], ambient)
+        self._fits = True
+
+    def _check_width(self, p: int | None, ambient: Ambient) -> None:
+        """Raise ``ValueError`` where the ambient is made for other than p outputs; None is not known."""
+        features = getattr(ambient, "features", None)
+        if None not in (p, features) and features != p:
+            raise ValueError(
+                f"ambient: expected one for the p={p} outputs of the decoder, got {type(ambient).__name__} "
+                f"for {features}"
+            )
 
     def tensor(self, z: Points) -> Tensors:
         """g = MᵀM with M = UᵀJ or the Jacobian of phi∘f, never p x p."""
+        self._check(z)
+        return self._gram(z)
+
+    def _gram(self, z: Tensor) -> Tensor:
         if self._by_factor:
             return self._from_factor(z, embedded.gram)
         if self.embedding is not None:
-            self._check_rank(z)
             return embedded.reduce_jacobian(self.embedding, z, embedded.gram)
-        self._check_mode()
         size = embedded.points_at_once(self._rows, z, 2 + 3 * z.shape[1])
         return by_chunks(self._weighted, z, size, self._rows)
 
@@ -121,106 +146,55 @@ class PullbackMetric(BaseMetric):
         """Whether W = U Uᵀ with a U that changes with z."""
         return isinstance(self.ambient, LowRank) and self._flattening is None
 
-    def _check_rank(self, z: Tensor) -> None:
-        if isinstance(self.ambient, LowRank) and isinstance(self.ambient.factor, Tensor):
-            _check_rank(self.ambient.factor, z)
+    def _factors(self, z: Tensor) -> list[tuple[int, int]] | None:
+        if not isinstance(self.ambient, LowRank):
+            return None
+        factor = self.ambient.at(z[:1]).factor
+        assert isinstance(factor, Tensor)
+        return [(factor.shape[-2], factor.shape[-1])]
 
     def _from_factor(self, z: Tensor, reduction: Callable[[Tensor], Tensor]) -> Tensor:
         """``reduction`` of M = U(z)ᵀJ, a bounded number of points at a time."""
-        self._check_mode()
         ambient = self.ambient
         assert isinstance(ambient, LowRank)
 
         def part(z: Tensor) -> Tensor:
-            at = ambient.at(z)
-            assert isinstance(at.factor, Tensor)
-            _check_rank(at.factor, z)
-            return reduction(at.project(derivatives(self._rows, z, 1)[1]))
+            return reduction(ambient.at(z).project(derivatives(self._rows, z, 1)[1]))
 
-        with torch.no_grad():
-            r = ambient.at(z[:1]).factor.shape[-1] if len(z) else 1  # type: ignore[union-attr]
+        r = sum(rank for _, rank in self._factors(z) or ())
         size = embedded.points_at_once(self._rows, z, 2 + z.shape[1] + r)
         return by_chunks(part, z, size, self._rows)
 
     def logdet(self, z: Points) -> Float[Tensor, " n"]:
         """2 Σ ln|diag R| from QR of M (JᵀJ would square the condition); -inf where the rank is below d."""
-        self._check_rank(z)
-        return self._from_factor(z, embedded.log_determinant) if self._by_factor else super().logdet(z)
+        if not self._by_factor:
+            return super().logdet(z)
+        self._check(z)
+        return self._from_factor(z, embedded.log_determinant)
 
     def inverse(self, z: Points) -> Tensors:
         """R⁻¹ R⁻ᵀ from QR of M."""
-        self._check_rank(z)
-        if self._by_factor:
-            return self._sound(z, self._from_factor(z, embedded.inverse_gram))
-        return super().inverse(z)
+        if not self._by_factor:
+            return super().inverse(z)
+        self._check(z)
+        return self._sound(z, self._from_factor(z, embedded.inverse_gram))
 
     def derivative(self, z: Points) -> Float[Tensor, "n d d d"]:
         """∂_c g_ab as [n, a, b, c]."""
-        self._check_mode()
+        self._check(z, rank=False)
         if isinstance(self.ambient, Paired):
             return paired.first_derivative(self._rows, self.ambient, z)
         return super().derivative(z)
 
     def second_derivative(self, z: Points) -> Float[Tensor, "n d d d d"]:
         """∂_c ∂_e g_ab as [n, a, b, c, e]."""
-        self._check_mode()
+        self._check(z, rank=False)
         if isinstance(self.ambient, Paired):
             return paired.second_derivative(self._rows, self.ambient, z)
         return super().second_derivative(z)
 
     def __repr__(self) -> str:
         return f"PullbackMetric({type(self.decoder).__name__}, ambient={type(self.ambient).__name__})"
-
-
-def _check_rank(factor: Tensor, z: Tensor) -> None:
-    """Raise ``ValueError`` where W = U Uᵀ has too low a rank for a metric."""
-    (p, r), d = factor.shape[-2:], z.shape[1]
-    if r < d:
-        raise ValueError(
-            f"ambient: expected a factor of rank r >= d for a metric on d={d} dimensions, "
-            f"got p={p}, r={r} at n={len(z)} points"
-        )
-
-
-def _as_rows(y: Tensor) -> Tensor:
-    return y if y.ndim <= 2 else y.flatten(1)
-
-
-def _with_rows(decoder: Map) -> Map:
-    """The decoder, its output flattened to (n, p) unless it is so already."""
-    if not isinstance(decoder, nn.Module):
-        return lambda z: _as_rows(decoder(z))
-    return decoder if _returns_rows(decoder) else nn.Sequential(decoder, nn.Flatten())
-
-
-def _returns_rows(decoder: nn.Module) -> bool:
-    """Whether the last layers say that the output is (n, p); a linear layer is taken to work on rows."""
-    for layer in reversed(layers_of(decoder)):
-        kind = type(layer.module)
-        if kind is nn.Linear or (
-            isinstance(layer.module, nn.Flatten) and (layer.module.start_dim, layer.module.end_dim) == (1, -1)
-        ):
-            return True
-        if kind is nn.Unflatten or kind not in (*LEAVES, Residual, Product, Stack):
-            return False
-    return True
-
-
-def _input_width(decoder: Map) -> int | None:
-    if not isinstance(decoder, nn.Module):
-        return None
-    first = next((leaf for leaf in leaves(decoder) if type(leaf) is not nn.Identity), None)
-    return first.in_features if type(first) is nn.Linear else None
-
-
-def _coupled_layers(decoder: Map) -> list[nn.Module]:
-    if not isinstance(decoder, nn.Module):
-        return []
-    return [
-        layer
-        for layer in decoder.modules()
-        if isinstance(layer, _BatchNorm) or (isinstance(layer, _DropoutNd) and layer.p > 0)
-    ]
 
 
 def _follow(flattening: nn.Module, decoder: Map) -> None:

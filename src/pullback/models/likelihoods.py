@@ -297,7 +297,7 @@ def make_likelihood(likelihood: str | nn.Module, n_features: int) -> nn.Module:
     """
     if not isinstance(likelihood, str):
         return likelihood
-    if likelihood.startswith(("zero_inflated", "zero-inflated", "zi")):
+    if likelihood.lower().startswith(("zero_inflated", "zero-inflated", "zi")):
         raise ValueError(
             f"likelihood: zero-inflated counts are not offered, got {likelihood!r}: their Fisher metric has "
             "no closed form, and 'negative_binomial' accounts for the zeros of UMI counts"

@@ -133,9 +133,10 @@ def path_attribution(
     ax.set_yticks(range(rows), labels)
     ax.set_ylim(rows - 0.4, -0.6)
     ends = 100 * bars.share
+    lowest = min(ends.min(), 0.0)
     # Room for the numbers behind the bars.
-    ax.set_xlim(ROOM * min(ends.min(), 0.0), ROOM * max(ends.max(), 1e-9))
-    if ends.min() < 0:
+    ax.set_xlim(1.05 * lowest, max(ROOM * ends.max(), -lowest, 1e-9))
+    if lowest < 0:
         ax.axvline(0, color=INK, lw=0.8)
     if legend:
         _legend(ax)
@@ -143,10 +144,10 @@ def path_attribution(
 
 
 def _number(ax: Axes, row: int, share: float, text: str) -> None:
-    sign = -1 if share < 0 else 1
+    """Behind the bar; for a negative one behind zero, clear of the names on the left."""
     ax.annotate(
-        text, (100 * share, row), xytext=(4 * sign, 0),
-        textcoords="offset points", va="center", ha="left" if sign > 0 else "right", fontsize=8, color=MUTED,
+        text, (100 * max(share, 0.0), row), xytext=(4, 0),
+        textcoords="offset points", va="center", ha="left", fontsize=8, color=MUTED,
     )  # fmt: skip
 
 

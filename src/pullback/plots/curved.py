@@ -32,7 +32,7 @@ QUANTILE = 0.95
 MOST_POINTS = 500
 # Numbers of the Riemann tensors that are held at a time, and in all.
 CHUNK_NUMBERS = 2**22
-MOST_NUMBERS = 2**27
+MOST_NUMBERS = 2**26
 
 KINKS = (
     "The decoder is linear piece by piece:\nits curvature sits in the kinks between the pieces,\n"

@@ -230,5 +230,5 @@ def _title(text: str, plane: Plane, rays: Rays) -> str:
     elif rays.shortest is not None and not rays.shortest[np.isfinite(rays.points[..., 0])].all():
         notes.append("dotted: another way is shorter")
     if rays.stopped:
-        notes.append(f"{rays.stopped} of {len(rays.points)} left the domain of the metric")
+        notes.append(f"{rays.stopped} of {len(rays.points)} could not be followed to their end")
     return "\n".join([text, *notes])

@@ -102,6 +102,7 @@ def decoded_strip(
     scale: Any = None,
     centre: Any = None,
     n_features: int = 10,
+    features: Sequence[int] | np.ndarray | None = None,
     title: str = "Decoded along the path",
     ax: Axes | None = None,
 ) -> Axes:
@@ -111,9 +112,11 @@ def decoded_strip(
         samples: decoded rows ``(k, p)`` in the order of the path.
         image_shape: ``(channels, height, width)`` where rows are pictures.
         feature_names: names of the p features, for the heat map.
-        scale: spread of each feature ``(p,)`` in the data; None takes the spread along the path.
+        scale: spread of each feature ``(p,)`` in the data; None takes the spread along the path;
+            those that change most are then those of the largest range in their own units.
         centre: mean of each feature ``(p,)`` in the data; None takes the mean along the path.
         n_features: rows of the heat map.
+        features: numbers of the features to show, in this order, instead of those that change most.
         title: what stands above.
         ax: Axes to draw on; None makes a figure.
 
@@ -137,7 +140,10 @@ def decoded_strip(
         return ax
     spread = rows.std(0) if scale is None else check_array("scale", scale, 1, "(p,)")
     middle = rows.mean(0) if centre is None else check_array("centre", centre, 1, "(p,)")
-    chosen = most_changing(rows, spread, n_features)
+    unit = np.ones(p) if scale is None else spread
+    chosen = most_changing(rows, unit, n_features) if features is None else np.asarray(features, dtype=int)
+    if len(chosen) and (chosen.min() < 0 or chosen.max() >= p):
+        raise ValueError(f"features: expected numbers from 0 to {p - 1}, got {chosen.tolist()}")
     names = (
         [f"feature {j}" for j in range(p)] if feature_names is None else [str(name) for name in feature_names]
     )
@@ -149,5 +155,7 @@ def decoded_strip(
     ax.set_yticks(range(len(chosen)), [shortened(names[j]) for j in chosen])
     ax.set_xticks([0, len(rows) - 1], ["start", "end"])
     if ax.figure is not None:
-        ax.figure.colorbar(image, ax=ax, shrink=0.9).set_label("standard deviations")
+        ax.figure.colorbar(image, ax=ax, shrink=0.9).set_label(
+            "standard deviations" + (" along the path" if scale is None else "")
+        )
     return finish(ax, title)

@@ -146,6 +146,7 @@ def _filled(nodes: np.ndarray, speeds: np.ndarray) -> np.ndarray:
     a, b, va, vb = (part[:, :, None] for part in (nodes[:, :-1], nodes[:, 1:], speeds[:, :-1], speeds[:, 1:]))
     inside = (1 + 2 * t) * (1 - t) ** 2 * a + t**2 * (3 - 2 * t) * b
     inside = inside + t * (1 - t) ** 2 * va - t**2 * (1 - t) * vb
+    inside[:, :, 0] = nodes[:, :-1]  # known even where the leg that begins there is not
     return np.concatenate([inside.reshape(len(nodes), -1, nodes.shape[2]), nodes[:, -1:]], axis=1)
 
 

@@ -26,6 +26,7 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 from matplotlib.colors import Colormap, to_rgba
+from matplotlib.ticker import MaxNLocator
 
 from pullback.plots.curved import CurvatureField
 from pullback.plots.field import Field
@@ -170,10 +171,13 @@ def curvature_mapper(limit: float) -> LinearColorMapper:
     return color_mapper(diverging_colormap(), -limit, limit)
 
 
-def add_curvature_scale(fig: Any, mapper: LinearColorMapper) -> None:
+def add_curvature_scale(fig: Any, mapper: LinearColorMapper, limit: float) -> None:
     """The scale of the curvature, lying below a figure."""
     title = "curvature K, in 1/length² (the ends hold what is beyond them)"
     settings: dict[str, Any] = {"orientation": "horizontal", "height": 10, "width": 340, "location": "center"}
+    ticks = [float(tick) for tick in MaxNLocator(6).tick_values(-limit, limit) if abs(tick) <= limit]
+    settings |= {"ticker": FixedTicker(ticks=ticks)}
+    settings |= {"major_label_overrides": {tick: f"{tick + 0.0:.4g}" for tick in ticks}}
     fig.add_layout(color_bar(mapper, title=title, **settings), "below")
 
 
@@ -194,7 +198,7 @@ def add_curvature(fig: Any, field: CurvatureField) -> Any:
     values = field.values.astype(np.float32)
     image = fig.image(image=[values], color_mapper=mapper, **_place(field.box))
     _add_veil(fig, field.box, np.where(np.isfinite(values), field.veil, 1.0), GROUND)
-    add_curvature_scale(fig, mapper)
+    add_curvature_scale(fig, mapper, field.limit)
     return image
 
 

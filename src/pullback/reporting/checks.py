@@ -45,6 +45,7 @@ class Measures:
     stability: float | None  # mean over pairs of standard deviation over mean of a distance over trainings
     trainings: int
     stability_pairs: int
+    stability_certified: int  # pairs whose distance is certified in every training
     active_dims: int
     converged: bool
     message: str

@@ -74,8 +74,8 @@ def diagnose(
     check_whole("n_geodesics", n_geodesics)
     if not isinstance(others, Sequence):
         raise TypeError(f"others: expected a list of fitted models, got {type(others).__name__}")
-    for other in others:
-        check_model(other)
+    for k, other in enumerate(others):
+        check_model(other, f"others[{k}]")
     evidence = gather(model, X, labels=labels, max_points=max_points, random_state=random_state)
     return measure(evidence, join(evidence, n_geodesics), others, X)
 
@@ -103,6 +103,7 @@ def measure(evidence: Evidence, paths: Paths | None, others: Sequence[Any] = (),
     conditions = condition_numbers(evidence.metric, some)
     regular = some[conditions < WORST_CONDITION]
     stability: dict[str, Any] = {"stability": None, "trainings": 0, "stability_pairs": 0}
+    stability |= {"stability_certified": 0}
     if others:
         stability = stability_measures(evidence, others, X, random)
     history = getattr(evidence.model, "history_", {})

@@ -11,14 +11,14 @@ from jaxtyping import Float, Int
 from pullback.geometry import distance_stability, flatness, geodesic_stress
 from pullback.metrics import as_metric
 from pullback.plots.field import latent_tensor, light_metric
-from pullback.reporting.evidence import Evidence, check_model
+from pullback.reporting.evidence import Evidence
 from pullback.reporting.measures import condition_numbers
 
 STRESS_PAIRS = 100
 STABILITY_PAIRS = 50
-# Without an embedding a geodesic takes second derivatives of the tensor: so many times fewer pairs, and
-# coarser meshes (which the certificate refines where that is not enough).
-FEWER, COARSE_NODES = 6, 33
+# Without an embedding a geodesic takes second derivatives of the tensor, and in many dimensions large blocks:
+# fewer pairs, and coarser meshes (the certificate says where that is not enough).
+FEWER, FEW_DIMENSIONS, COARSE_NODES = 6, 8, 33
 WORST_CONDITION = 1e12
 
 
@@ -50,14 +50,14 @@ def ruler_measures(
     """Stress and correlations over random pairs; None where there are no two different codes."""
     unknown: dict[str, float | int | None] = dict.fromkeys(("stress", "pearson", "spearman"))
     unknown |= {"stress_pairs": 0, "stress_certified": 0}
-    count, options = _fitting(STRESS_PAIRS, metric)
+    count, options = _fitting(STRESS_PAIRS, codes.shape[1], [metric])
     pairs = random_pairs(len(codes), count, random)
     if len(pairs) < 2 or not (codes[pairs[:, 0]] != codes[pairs[:, 1]]).any():
         return unknown
     z = latent_tensor(metric, codes)
     seen = geodesic_stress(metric, z, torch.from_numpy(pairs), data=z if z.shape[1] == 2 else None, **options)
     return {
-        "stress": seen.stress,
+        "stress": _finite(seen.stress),
         "pearson": _finite(seen.pearson),
         "spearman": _finite(seen.spearman),
         "stress_pairs": len(pairs),
@@ -71,29 +71,32 @@ def stability_measures(
     """Coefficient of variation of distances over a model and others trained on the same data."""
     metrics, codes = [evidence.metric], [evidence.shown_codes]
     for other in others:
-        check_model(other)
         found = np.asarray(other.transform(X), dtype=np.float64)
         metrics.append(light_metric(other.metric(dtype=torch.float64)))
         codes.append(found[evidence.rows])
-    count, options = _fitting(STABILITY_PAIRS, *metrics)
+    count, options = _fitting(STABILITY_PAIRS, max(z.shape[1] for z in codes), metrics)
     pairs = random_pairs(len(evidence.rows), count, random)
     for metric, z in zip(metrics, codes, strict=True):
         regular = [condition_numbers(metric, z[column]) < WORST_CONDITION for column in pairs.T]
         pairs = pairs[regular[0] & regular[1]]
-    common = {"trainings": len(metrics), "stability_pairs": len(pairs)}
+    common = {"trainings": len(metrics), "stability_pairs": len(pairs), "stability_certified": 0}
     if len(pairs) == 0:
         return {"stability": None, **common}
     z = [latent_tensor(metric, part) for metric, part in zip(metrics, codes, strict=True)]
     ends = [[part[pairs[:, side]] for part in z] for side in (0, 1)]
     data = z if all(part.shape[1] == 2 for part in z) else None
-    return {"stability": distance_stability(metrics, *ends, data=data, **options).variation, **common}
+    seen = distance_stability(metrics, *ends, data=data, **options)
+    certified = int(seen.converged.all(0).sum())
+    return common | {"stability": _finite(seen.variation), "stability_certified": certified}
 
 
-def _fitting(count: int, *metrics: Any) -> tuple[int, dict[str, int]]:
+def _fitting(count: int, d: int, metrics: Sequence[Any]) -> tuple[int, dict[str, int]]:
     """How many pairs, and with which options, so that a diagnosis stays quick."""
-    if all(as_metric(metric).embedding is not None for metric in metrics):
-        return count, {}
-    return count // FEWER, {"nodes": COARSE_NODES}
+    if not all(as_metric(metric).embedding is not None for metric in metrics):
+        return count // FEWER, {"nodes": COARSE_NODES}
+    if d > FEW_DIMENSIONS:
+        return count * FEW_DIMENSIONS // d, {"nodes": COARSE_NODES, "max_nodes": COARSE_NODES}
+    return count, {}
 
 
 def _finite(value: float) -> float | None:

@@ -64,14 +64,14 @@ class Evidence:
         return _in_units(self.model, decode_rows(self.model, z), None)
 
 
-def check_model(model: Any) -> None:
+def check_model(model: Any, argument: str = "model") -> None:
     """Raise ``TypeError`` unless the model encodes, decodes and measures; unless it is fitted, too."""
     needed = ("transform", "inverse_transform", "metric")
     missing = [name for name in needed if not callable(getattr(model, name, None))]
     if missing or isinstance(model, type):
         name = getattr(model, "__name__", type(model).__name__)
         lacking = f"without {', '.join(missing)}" if missing else "as a class; make one and fit it"
-        raise TypeError(f"model: expected a fitted model such as VAE, got {name} {lacking}")
+        raise TypeError(f"{argument}: expected a fitted model such as VAE, got {name} {lacking}")
     check_is_fitted(model)
 
 

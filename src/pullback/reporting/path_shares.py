@@ -38,6 +38,11 @@ def _named(found: EnergyShares, names: tuple[str, ...]) -> EnergyShares:
     )
 
 
+def names_of(shares: EnergyShares) -> tuple[str, ...]:
+    """Names of the features, or numbers of the decoder's outputs where these are no features."""
+    return shares.feature_names or tuple(f"output {j + 1}" for j in range(shares.values.shape[1]))
+
+
 def shares_reading(evidence: Evidence) -> str:
     """How to read them."""
     if evidence.image_shape is not None:
@@ -63,7 +68,7 @@ def _block(evidence: Evidence, paths: Paths, shares: EnergyShares, i: int) -> st
     p = shares.values.shape[1]
     if evidence.image_shape is not None and p == int(np.prod(evidence.image_shape)):
         return f'<div class="shares">{title}{_picture(shares, i, evidence.image_shape)}</div>'
-    names = shares.feature_names or tuple(f"output {j + 1}" for j in range(p))
+    names = names_of(shares)
     bars = bars_of(shares, i, BARS)
     change = [f"{value:+.2g}" for value in bars.change]
     if p == len(evidence.feature_names):

@@ -179,11 +179,12 @@ def _curvature(evidence: Evidence, field: Field | None) -> tuple[Any, int | None
         return fig, None
     rows = some_codes(codes, evidence.random_state)
     values = curvature_at(evidence.metric, codes[rows], evidence.plane)
-    mapper = curvature_mapper(symmetric_limit(values))
+    limit = symmetric_limit(values)
+    mapper = curvature_mapper(limit)
     page = on_page(evidence, codes[rows]).astype(np.float32)
     source = ColumnDataSource({"x": page[:, 0], "y": page[:, 1], "value": values.astype(np.float32)})
     fill = {"field": "value", "transform": mapper}
     drawn = fig.scatter("x", "y", source=source, size=7, fill_color=fill, line_color=POINT, line_width=0.4)
     fig.add_tools(new_hover([drawn], "K = @value{0.000e+0}"))
-    add_curvature_scale(fig, mapper)
+    add_curvature_scale(fig, mapper, limit)
     return fig, len(rows)

@@ -53,7 +53,7 @@ def _note(evidence: Evidence, shape: Shape) -> str:
     if shape.rays.stopped:
         words.append(
             f"{shape.rays.stopped} of {len(shape.rays.points)} could not be followed to their end, because "
-            "the decoder stops changing there."
+            "the decoder stops changing there or bends too sharply."
         )
     if not evidence.plane.exact:
         words.append(

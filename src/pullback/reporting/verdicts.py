@@ -6,6 +6,9 @@ from typing import Any
 
 from pullback.reporting.checks import Check, Diagnosis, Measures, Verdict, percent
 
+# The part of geodesics that must be certified before they say anything.
+MOSTLY = 0.75
+
 
 def judge(measures: Measures, paths: Any = None) -> Diagnosis:
     """Compare the measured numbers with the thresholds."""
@@ -116,12 +119,24 @@ def _condition(m: Measures) -> Check:
     )
 
 
+def _unmeasured(text: str, sentence: str, common: Mapping[str, str]) -> Check:
+    return Check(value=None, text=text, verdict="attention", sentence=sentence, **common)
+
+
+def _certified(verdict: Verdict, certified: int, pairs: int) -> tuple[Verdict, str]:
+    """A verdict on distances passes only if most of them are certified, and what to say of that."""
+    if certified == pairs:
+        return verdict, ""
+    doubtful = verdict == "pass" and certified < MOSTLY * pairs
+    return "attention" if doubtful else verdict, f", {certified} of them certified"
+
+
 def _ruler(m: Measures) -> Check:
     common = {"key": "ruler", "name": "Ruler", "thresholds": "pass up to 0.15, attention up to 0.40"}
     if m.stress is None:
         sentence = "There are too few distinct codes at which the decoder depends on the code."
-        return Check(value=None, text="ruler not measured", verdict="attention", sentence=sentence, **common)
-    verdict = _at_most(m.stress, 0.15, 0.4)
+        return _unmeasured("ruler not measured", sentence, common)
+    verdict, certified = _certified(_at_most(m.stress, 0.15, 0.4), m.stress_certified, m.stress_pairs)
     meaning = {
         "pass": "long ways on the map can be measured with it",
         "attention": "use geodesic distances where they matter",
@@ -130,7 +145,6 @@ def _ruler(m: Measures) -> Check:
     agreement = "distances do not differ"
     if m.pearson is not None and m.spearman is not None:
         agreement = f"correlation {m.pearson:.2f}, of ranks {m.spearman:.2f}"
-    certified = "" if m.stress_certified == m.stress_pairs else f", {m.stress_certified} of them certified"
     return Check(
         value=m.stress,
         text=f"stress {m.stress:.2f}",
@@ -151,8 +165,10 @@ def _stability(m: Measures) -> Check:
     }
     if m.stability is None:
         sentence = "There are too few pairs at which the decoders of all trainings depend on the code."
-        return Check(value=None, text="not measured", verdict="attention", sentence=sentence, **common)
-    verdict = _at_most(m.stability, 0.1, 0.25)
+        return _unmeasured("not measured", sentence, common)
+    verdict, certified = _certified(
+        _at_most(m.stability, 0.1, 0.25), m.stability_certified, m.stability_pairs
+    )
     meaning = {
         "pass": "they belong to the data, not to the training",
         "attention": "read them with that error",
@@ -164,7 +180,7 @@ def _stability(m: Measures) -> Check:
         verdict=verdict,
         sentence=(
             f"Geodesic distances between the same samples vary by {percent(m.stability)} over {m.trainings} "
-            f"trainings (standard deviation over mean, {m.stability_pairs} pairs): {meaning}."
+            f"trainings (standard deviation over mean, {m.stability_pairs} pairs{certified}): {meaning}."
         ),
         **common,
     )
@@ -197,9 +213,9 @@ def _geodesics(m: Measures) -> Check:
     }
     if m.geodesics == 0:
         sentence = "There are no two distinct codes to join at which the decoder depends on the code."
-        return Check(value=None, text="none computed", verdict="attention", sentence=sentence, **common)
+        return _unmeasured("none computed", sentence, common)
     share = m.geodesics_converged / m.geodesics
-    verdict: Verdict = "pass" if share == 1 else "attention" if share >= 0.75 else "fail"
+    verdict: Verdict = "pass" if share == 1 else "attention" if share >= MOSTLY else "fail"
     meaning = {
         "pass": "the shortest paths below can be trusted",
         "attention": "those without a certificate are marked below",
