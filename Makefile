@@ -64,7 +64,7 @@ check: $(VENV)/.dev  ## lint, types, layers
 	$(BIN)/lint-imports
 
 bench: .venv-peers/.made  ## measure against other packages, one thread, interleaved (minutes)
-	.venv-peers/bin/python -m pytest benchmarks/bench_*.py --benchmark-only -s --noconftest \
+	.venv-peers/bin/python -m pytest benchmarks/bench_*.py -s --noconftest \
 		--override-ini addopts=--import-mode=importlib
 
 data: $(VENV)/.data  ## install the packages that carry the optional data sets

@@ -126,25 +126,16 @@ def rows() -> Iterator[list[Row]]:
 
 
 def table(rows: list[Row]) -> str:
-    """Means over the seeds; the error relative to the plain model of the same seed."""
-    lines = [
-        f"{'data':10s} {'method':10s} {'condition':>18s} {'between codes':>14s} {'unexplained':>12s} "
-        f"{'of plain':>9s} {'correlation':>12s} {'seconds':>8s}"
-    ]
-    plain = {(row.data, row.seed): row for row in rows if row.method == "plain"}
+    """Mean ± standard deviation over the seeds; the error also relative to the plain model of the same seed."""
+    columns = ("condition", "between", "error", "of plain", "correlation", "seconds")
+    lines = [f"{'data':10s} {'method':10s}" + "".join(f" {name:>17s}" for name in columns)]
+    plain = {(row.data, row.seed): row.error for row in rows if row.method == "plain"}
     for data, method in dict.fromkeys((row.data, row.method) for row in rows):
         group = [row for row in rows if (row.data, row.method) == (data, method)]
-        cond = [row.condition for row in group]
-        share = np.mean([row.error / plain[data, row.seed].error for row in group])
-        mean = {
-            name: np.mean([getattr(row, name) for row in group])
-            for name in ("between", "error", "correlation", "seconds")
-        }
-        spread = f"({min(cond):.2f}-{max(cond):.2f})"
-        lines.append(
-            f"{data:10s} {method:10s} {np.mean(cond):6.3f} {spread} {mean['between']:14.3f} "
-            f"{mean['error']:12.4f} {share:9.3f} {mean['correlation']:12.4f} {mean['seconds']:8.1f}"
-        )
+        found = {name: [getattr(row, name) for row in group] for name in columns if name != "of plain"}
+        found["of plain"] = [row.error / plain[data, row.seed] for row in group]
+        cells = [f"{np.mean(found[name]):.4f} ± {np.std(found[name], ddof=1):.4f}" for name in columns]
+        lines.append(f"{data:10s} {method:10s}" + "".join(f" {cell:>17s}" for cell in cells))
     return "\n".join(lines)
 
 
