@@ -126,7 +126,7 @@ def rows() -> Iterator[list[Row]]:
 
 
 def table(rows: list[Row]) -> str:
-    """Mean ± standard deviation over the seeds; the error also relative to the plain model of the same seed."""
+    """Mean ± standard deviation over the seeds; the error also over that of the plain model of the seed."""
     columns = ("condition", "between", "error", "of plain", "correlation", "seconds")
     lines = [f"{'data':10s} {'method':10s}" + "".join(f" {name:>17s}" for name in columns)]
     plain = {(row.data, row.seed): row.error for row in rows if row.method == "plain"}

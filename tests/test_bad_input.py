@@ -3,6 +3,7 @@
 The rooms' own tests go deeper; `test_every_public_function_is_in_the_table` keeps this one complete.
 """
 
+import copy
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,14 @@ def spoiled(value: float, row: int = 1, column: int = 0) -> torch.Tensor:
     points = POINTS.clone()
     points[row, column] = value
     return points
+
+
+def trained(model: Any, width: int, latent_dim: int) -> Any:
+    """The model as if it were of other sizes."""
+    other = copy.copy(model)
+    other.n_features_in_ = width
+    other.transform = lambda X: np.zeros((len(X), latent_dim))
+    return other
 
 
 def spoiled_table(value: float) -> np.ndarray:
@@ -279,6 +288,19 @@ ON_FITTED: list[Case] = [
     ("diagnose: others", lambda m: pb.diagnose(m, TABLE, others=m), TypeError, "others: expected a list"),
     ("diagnose: model", lambda m: pb.diagnose(NET, TABLE), TypeError, "model"),
     ("report: folder", lambda m: pb.report(m, TABLE, "no/such/page.html"), FileNotFoundError, "folder"),
+    ("report: before", lambda m: pb.report(m, TABLE, "page.html", before=NET), TypeError, "before: expected"),
+    (
+        "report: width before",
+        lambda m: pb.report(m, TABLE, "page.html", before=trained(m, 4, 2)),
+        ValueError,
+        "before: expected a model of the same 5 features, got one of 4",
+    ),
+    (
+        "report: latents before",
+        lambda m: pb.report(m, TABLE, "page.html", before=trained(m, 5, 3)),
+        ValueError,
+        "before: expected 2 latent dimensions as in model, got 3",
+    ),
     ("report: NaN", lambda m: pb.report(m, spoiled_table(NAN), "page.html"), ValueError, "NaN"),
 ]
 
