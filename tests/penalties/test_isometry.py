@@ -12,9 +12,10 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from penalties.checks import dense, draw, relative
 from penalties.decoders import CONSTANT, MOVING, decoder, known, plain_value, reference
-from pullback.ambient import Euclidean, LowRank
+from pullback.ambient import Diagonal, Euclidean, Gaussian, LowRank
 from pullback.jets import Jet
 from pullback.penalties import IsometryPenalty, Penalty
+from pullback.penalties.weighting import row_traces
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "gam.npz"
 CHECKED = {**CONSTANT, **MOVING}
@@ -323,6 +324,16 @@ def test_no_array_of_all_second_derivatives_is_made() -> None:
         penalty.hvp(z, z)
         penalty.curvature(z, kind="loewner")
     assert largest < n * p * d * d / 4
+
+
+def test_one_weight_for_all_features_changes_no_shape() -> None:
+    net, z = decoder(2, p=3), draw(5, 2)
+    plain = IsometryPenalty(decoder=net)
+    for space in (Diagonal(4.0), Gaussian(0.5)):
+        found = IsometryPenalty(decoder=net, ambient=space)
+        torch.testing.assert_close(found.pullback_metric(z), 4 * plain.pullback_metric(z))
+        torch.testing.assert_close(found.value(z), plain.value(z))
+        torch.testing.assert_close(row_traces(space, 5, 3), torch.full((5,), 12.0, dtype=torch.float64))
 
 
 def test_the_likelihoods_ambient_is_the_gauges() -> None:

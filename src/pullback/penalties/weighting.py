@@ -48,7 +48,7 @@ def whiten(ambient: Ambient, v: Float[Tensor, "n p k"]) -> Float[Tensor, "n r k"
     if isinstance(ambient, LowRank):
         return ambient.project(v)
     if isinstance(ambient, Diagonal):
-        return _column(ambient.weight.to(v).sqrt()) * v
+        return _column(_double(ambient.weight).to(v).sqrt()) * v
     if isinstance(ambient, Gaussian):
         return v / _column(_double(ambient.sigma).to(v))
     return v
@@ -77,7 +77,7 @@ def row_traces(ambient: Ambient, n: int, p: int) -> Float[Tensor, " n"]:
         assert isinstance(ambient.factor, Tensor)
         return ambient.factor.square().sum((-2, -1)).expand(n)
     if isinstance(ambient, Diagonal):
-        return ambient.weight.expand(p).sum().expand(n)
+        return _double(ambient.weight).expand(p).sum().expand(n)
     if isinstance(ambient, Gaussian):
         return _double(ambient.sigma).expand(p).pow(-2).sum().expand(n)
     return torch.full((n,), float(p), dtype=torch.float64)

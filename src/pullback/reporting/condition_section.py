@@ -67,7 +67,7 @@ def _figure(metric: Any, codes: np.ndarray, plane: Plane, *, values: np.ndarray,
         show_box(fig, field.box)
         return fig
     mapper = condition_mapper(limit)
-    columns = {"x": page[:, 0], "y": page[:, 1], "condition": values.astype(np.float32)}
+    columns: dict[str, Any] = {"x": page[:, 0], "y": page[:, 1], "condition": values.astype(np.float32)}
     source = ColumnDataSource(columns | {"shade": shades(values, limit).astype(np.float32)})
     fill = {"field": "shade", "transform": mapper}
     drawn = fig.scatter("x", "y", source=source, size=7, fill_color=fill, line_color=POINT, line_width=0.4)
