@@ -54,6 +54,17 @@ SURFACES = {
 }
 
 
+def rows(m: int, d: int = 2, size: float = 0.5, seed: int = 1) -> Tensor:
+    """Random points or vectors."""
+    return size * torch.randn(m, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def torn(z: Tensor) -> Tensor:
+    """The tensor of a plane that a strip without metric parts."""
+    wall = torch.where(z[:, 0].abs() < 0.3, torch.nan, 1.0).to(z)
+    return torch.eye(z.shape[1], dtype=z.dtype) * wall[:, None, None]
+
+
 def tanh_network(d: int = 2, p: int = 8, *, scale: float = 1.0) -> nn.Sequential:
     """A smooth decoder in float64, the same at every call."""
     with torch.random.fork_rng():

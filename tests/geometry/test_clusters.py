@@ -6,6 +6,7 @@ import torch
 import pullback as pb
 from pullback.geometry.reference import Sphere
 from pullback.metrics import from_tensor
+from surfaces import torn
 
 SPHERE = pb.PullbackMetric(Sphere().embedding)
 
@@ -63,10 +64,6 @@ def test_more_clusters_than_points(as_users_run):
 
 def banks() -> tuple[pb.metrics.BaseMetric, torch.Tensor]:
     """A plane that a strip without metric parts, and points on both sides, one of them far out."""
-
-    def torn(z: torch.Tensor) -> torch.Tensor:
-        wall = torch.where(z[:, 0].abs() < 0.3, torch.nan, 1.0)
-        return torch.eye(2, dtype=z.dtype) * wall[:, None, None]
 
     z = torch.tensor([[-1.0, 0.0], [-1.0, 0.5], [-1.2, 0.2], [1.0, 0.0], [1.0, 3.0]]).double()
     return from_tensor(torn, 2), z

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from differences import check_gradient
 from pullback import ambient as A
 from pullback.geometry import curvatures as module
 from pullback.geometry.curvatures import christoffel, curvature
@@ -24,7 +25,14 @@ from pullback.geometry.reference import (
     Torus,
 )
 from pullback.jets import PiecewiseLinearWarning, jet
-from pullback.metrics import EuclideanMetric, PullbackMetric, as_metric, from_tensor
+from pullback.metrics import (
+    BaseMetric,
+    ConformalMetric,
+    EuclideanMetric,
+    PullbackMetric,
+    as_metric,
+    from_tensor,
+)
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 
@@ -298,16 +306,8 @@ def test_gradients_are_those_of_central_differences(path):
         return curvature(used, at).scalar.sum() + christoffel(used, at).square().sum()
 
     live = z.clone().requires_grad_()
-    weight = f[0].weight
-    by_point, by_weight = torch.autograd.grad(value(live), [live, weight])
-    step = 1e-5
-    for tensor, gradient in ((z, by_point), (weight.detach(), by_weight)):
-        ends = []
-        for sign in (1, -1):
-            tensor.view(-1)[0] += sign * step
-            ends.append(float(value(z).detach()))
-            tensor.view(-1)[0] -= sign * step
-        assert float(gradient.reshape(-1)[0]) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-5)
+    for tensor in (live, f[0].weight):
+        check_gradient(lambda: value(live), tensor, [(0, 0)])
 
 
 @pytest.mark.parametrize("kinked", [nn.ReLU, nn.LeakyReLU])
@@ -331,6 +331,26 @@ def test_a_mixed_net_and_a_learned_scale_are_warned_of_too():
     learned = PullbackMetric(net(p=8, activation=nn.ReLU), A.LearnedGaussian())
     with pytest.warns(PiecewiseLinearWarning, match="ReLU at layer 1"):
         assert curvature(learned, points()).method == "tensor"
+
+
+def bent(metric: BaseMetric) -> ConformalMetric:
+    return ConformalMetric(metric, lambda z: z.square().sum(-1) / 2)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        bent,
+        lambda metric: bent(metric) + 0.5 * EuclideanMetric(2),
+        lambda metric: ConformalMetric(EuclideanMetric(2), nn.Sequential(*net(p=1, activation=nn.ReLU))),
+    ],
+)
+def test_kinks_of_a_part_are_those_of_the_whole(wrap):
+    metric = wrap(PullbackMetric(net(activation=nn.ReLU)))
+    with pytest.warns(PiecewiseLinearWarning, match="ReLU at layer 1 has kinks"):
+        curvature(metric, points())
+    with pytest.raises(ValueError, match="ReLU at layer 1"):
+        curvature(metric, points(), strict=True)
 
 
 def test_wide_outputs_cost_no_more_than_the_last_hidden_layer(monkeypatch):

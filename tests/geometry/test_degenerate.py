@@ -108,7 +108,9 @@ def test_a_map_without_rank_magnifies_nothing_and_its_curves_have_the_length_of_
     line = torch.lerp(a[:, None], b[:, None], t)
     length = curve_length(metric, line)
     if name in LINES:
-        image = LINES[name](torch.lerp(a[:, None], b[:, None], torch.linspace(0, 1, 4001).double()[:, None])[0])
+        image = LINES[name](
+            torch.lerp(a[:, None], b[:, None], torch.linspace(0, 1, 4001).double()[:, None])[0]
+        )
         assert float(length[0]) == pytest.approx(float(image.diff(dim=0).norm(dim=1).sum()), rel=1e-6)
     else:
         assert length.tolist() == curve_energy(metric, line).tolist() == [0.0] * 3

@@ -8,7 +8,16 @@ from torch import nn
 
 from pullback import ambient as A
 from pullback.geometry import curve_length, geodesic
-from pullback.geometry.reference import FisherNormal, PoincareDisk, Sphere, SwissRoll, Torus
+from pullback.geometry.reference import (
+    Cylinder,
+    Ellipsoid,
+    FisherNormal,
+    PoincareDisk,
+    Sphere,
+    SurfaceOfRevolution,
+    SwissRoll,
+    Torus,
+)
 from pullback.metrics import EuclideanMetric, PullbackMetric, from_tensor
 
 SPHERE = PullbackMetric(Sphere().embedding)
@@ -57,6 +66,25 @@ def test_sphere_distances_to_1e_8_and_nodes_on_the_great_circle():
     normal = normal / normal.norm(dim=-1, keepdim=True)
     x = Sphere().embedding(path.points.flatten(0, 1)).unflatten(0, (20, 65))
     assert torch.einsum("mnk,mk->mn", x, normal).abs().max() <= 1e-8
+
+
+def test_closed_forms_of_other_surfaces_to_1e_6():
+    """Meridians of an ellipsoid and of a catenoid by arc length, all pairs on a cylinder."""
+    up = torch.tensor([[-0.9, 0.0], [0.2, 0.0], [-1.2, math.pi / 2]], dtype=torch.float64)
+    down = torch.tensor([[0.7, 0.0], [1.1, 0.0], [0.8, math.pi / 2]], dtype=torch.float64)
+    meridians = geodesic(PullbackMetric(Ellipsoid().embedding), up, down)
+    round_one = Ellipsoid().meridian_length(up[:, 0], down[:, 0])
+    other = Ellipsoid().meridian_length(up[:, 0], down[:, 0], longitude=math.pi / 2)
+    cylinder = geodesic(PullbackMetric(Cylinder(2.0).embedding), up, down)
+    catenoid = SurfaceOfRevolution(lambda u: torch.sqrt(1 + u * u), lambda u: torch.asinh(u))
+    profile = geodesic(PullbackMetric(catenoid.embedding), up, down)
+    for path, truth in (
+        (meridians, torch.where(up[:, 1] > 0, other, round_one)),
+        (cylinder, Cylinder(2.0).distance(up, down)),
+        (profile, (down - up)[:, 0]),
+    ):
+        assert bool(path.converged.all())
+        assert ((path.length - truth) / truth).abs().max() <= 1e-6
 
 
 def test_torus_lengths_of_the_table():

@@ -14,6 +14,7 @@ from pullback.geometry.matrices import ApproximationWarning, finite_squares, gra
 from pullback.geometry.pairs import pair_chunks
 from pullback.geometry.reference import PoincareDisk, Sphere
 from pullback.metrics import EuclideanMetric, PullbackMetric, from_tensor
+from surfaces import torn
 
 SPHERE = PullbackMetric(Sphere().embedding)
 
@@ -136,10 +137,6 @@ def test_what_is_not_certified_is_said(caplog):
 
 
 def test_no_curve_inside_the_domain_is_infinitely_far():
-    def torn(z: torch.Tensor) -> torch.Tensor:
-        wall = torch.where(z[:, 0].abs() < 0.3, torch.nan, 1.0)
-        return torch.eye(2, dtype=z.dtype) * wall[:, None, None]
-
     z = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
     found = distance_matrix(from_tensor(torn, 2), z, full=True)
     assert not bool(found.missing.any())

@@ -6,6 +6,7 @@ import torch
 import pullback as pb
 from pullback.geometry.reference import PoincareDisk, Sphere
 from pullback.metrics import from_tensor
+from surfaces import torn
 
 SPHERE = pb.PullbackMetric(Sphere().embedding)
 
@@ -114,10 +115,6 @@ def test_many_small_doubts_are_one_large():
 
 
 def test_points_out_of_reach_have_no_logarithm():
-    def torn(z: torch.Tensor) -> torch.Tensor:
-        wall = torch.where(z[:, 0].abs() < 0.3, torch.nan, 1.0)
-        return torch.eye(2, dtype=z.dtype) * wall[:, None, None]
-
     z = torch.tensor([[-1.0, 0.0], [-1.0, 0.5], [-1.2, 0.2], [1.0, 0.0]]).double()
     mean = pb.frechet_mean(from_tensor(torn, 2), z)
     assert not mean.converged

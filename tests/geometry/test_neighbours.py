@@ -9,6 +9,7 @@ from pullback.geometry import neighbours as module
 from pullback.geometry.reference import PoincareDisk, Sphere
 from pullback.geometry.route import Extrinsic
 from pullback.metrics import EuclideanMetric, PullbackMetric, from_tensor
+from surfaces import torn
 
 SPHERE = PullbackMetric(Sphere().embedding)
 
@@ -107,16 +108,13 @@ def band(z: torch.Tensor) -> torch.Tensor:
 BANKS = torch.tensor([[-1.0, 0.0], [-1.0, 0.5], [1.0, 0.0], [1.0, 0.4]], dtype=torch.float64)
 
 
-def torn(z: torch.Tensor) -> torch.Tensor:
-    wall = torch.where(z[:, 0].abs() < 0.3, torch.nan, 1.0)
-    return torch.eye(2, dtype=z.dtype) * wall[:, None, None]
-
-
 @pytest.mark.parametrize("metric", [PullbackMetric(band), from_tensor(torn, 2)])
 def test_points_out_of_reach_are_infinitely_far_neighbours(metric):
     found = nearest_neighbours(metric, BANKS, k=3)
     assert found.index[:, 0].tolist() == [1, 0, 3, 2]
-    assert torch.equal(found.index.sort(dim=1).values, torch.tensor([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]))
+    assert torch.equal(
+        found.index.sort(dim=1).values, torch.tensor([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
+    )
     torch.testing.assert_close(found.distance[:, 0], torch.tensor([0.5, 0.5, 0.4, 0.4]).double())
     assert (found.distance[:, 1:] == torch.inf).all()
     assert bool(found.exact.all())

@@ -6,6 +6,7 @@ import torch
 import pullback as pb
 from pullback.geometry.reference import Sphere
 from pullback.metrics import from_tensor
+from surfaces import torn
 
 SPHERE = pb.PullbackMetric(Sphere().embedding)
 
@@ -67,10 +68,6 @@ def test_options_of_the_mean_stay_with_the_mean(as_users_run):
 
 
 def test_points_out_of_reach_do_not_count():
-    def torn(z: torch.Tensor) -> torch.Tensor:
-        wall = torch.where(z[:, 0].abs() < 0.3, torch.nan, 1.0)
-        return torch.eye(2, dtype=z.dtype) * wall[:, None, None]
-
     z = torch.tensor([[-1.0, 0.0], [-1.0, 0.5], [-1.2, 0.2], [1.0, 0.0]]).double()
     found = pb.tangent_pca(from_tensor(torn, 2), z, mean=z[:3].mean(0))
     assert not found.converged

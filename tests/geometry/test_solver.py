@@ -5,13 +5,9 @@ import torch
 from pullback.geometry import curve_length, geodesic
 from pullback.geometry.reference import Sphere
 from pullback.metrics import PullbackMetric, from_tensor
+from surfaces import torn
 
 SPHERE = PullbackMetric(Sphere().embedding)
-
-
-def torn(z: torch.Tensor) -> torch.Tensor:
-    wall = torch.where(z[:, 0].abs() < 0.3, torch.nan, 1.0)
-    return torch.eye(2, dtype=z.dtype) * wall[:, None, None].to(z)
 
 
 def test_a_curve_without_a_certificate_is_never_longer_than_its_line(dtype):

@@ -14,7 +14,7 @@ from pullback.geometry.reference import PoincareDisk, Sphere
 from pullback.geometry.spline import smooth_through
 from pullback.geometry.transport import _products
 from pullback.metrics import EuclideanMetric, PullbackMetric, from_tensor
-from surfaces import SURFACES, Disk, tanh_network
+from surfaces import SURFACES, Disk, rows, tanh_network
 
 SPHERE = PullbackMetric(Sphere().embedding)
 
@@ -37,10 +37,6 @@ def holonomy_error(turn: Tensor, theta: float = 1.0) -> float:
     """Distance of the angle of a rotation from ∓2π cos θ."""
     seen = math.atan2(turn[1, 0], turn[0, 0])
     return abs(math.remainder(seen + 2 * math.pi * math.cos(theta), 2 * math.pi))
-
-
-def rows(m: int, d: int = 2, size: float = 0.5, seed: int = 1) -> Tensor:
-    return size * torch.randn(m, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def full(*args, **options) -> Transport:

@@ -1,6 +1,5 @@
 """Christoffel symbols and the curvature tensor, from an embedding or from the metric tensor."""
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,10 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pullback.jets import PackedJet, PiecewiseLinearWarning, jet, metric_jet
+from pullback.geometry.kinks import report_kinks
+from pullback.jets import PackedJet, jet, metric_jet
 from pullback.jets.indices import count, indices
-from pullback.jets.rules import MAX_POOLS, Piecewise
-from pullback.jets.taylor import is_piecewise_linear, layers_of, survey
 from pullback.metrics import BaseMetric, as_metric, checked_tensor
 from pullback.metrics.base import cholesky, not_positive
 from pullback.metrics.compact import compact
@@ -106,8 +104,10 @@ def christoffel(
     """
     known = as_metric(metric)
     check_points("z", z, known.dim)
-    _report_kinks(known, strict=False)
+    report_kinks(known, strict=False)
     embedding, d = _embedding(known), z.shape[1]
+    # Without a graph the contractions of an embedding bound their own memory.
+    floats = _floats(embedding, z) if torch.is_grad_enabled() else d**3
     if len(z) == 0:
         return z.new_zeros(0, d, d, d)
 
@@ -121,7 +121,7 @@ def christoffel(
             return symbols
         return torch.cholesky_solve(symbols.flatten(2), cholesky(g)).unflatten(2, (d, d))
 
-    return by_chunks(symbols_at, z, _chunk(z, d**3))
+    return by_chunks(symbols_at, z, _chunk(z, floats), embedding)
 
 
 def curvature(metric: Any, z: Float[Tensor, "n d"], *, strict: bool = False) -> Curvature:
@@ -159,7 +159,7 @@ def curvature(metric: Any, z: Float[Tensor, "n d"], *, strict: bool = False) -> 
     """
     known = as_metric(metric)
     check_points("z", z, known.dim)
-    linear = _report_kinks(known, strict=strict)
+    linear = report_kinks(known, strict=strict)
     n, d = z.shape
     embedding = _embedding(known)
     method = "line" if d == 1 else "tensor" if embedding is None else "embedding"
@@ -171,7 +171,7 @@ def curvature(metric: Any, z: Float[Tensor, "n d"], *, strict: bool = False) -> 
         R, T = _by_tensor(known, part) if embedding is None else _by_embedding(embedding, part)
         return torch.cat([R.flatten(1), T.flatten(1)], dim=1)
 
-    known_at = by_chunks(both, z, _chunk(z, _floats(embedding, z)))
+    known_at = by_chunks(both, z, _chunk(z, _floats(embedding, z)), embedding)
     riemann, factor = known_at.split([d**4, d**2], dim=1)
     return _curvature(riemann.unflatten(1, (d,) * 4), factor.unflatten(1, (d, d)), method)
 
@@ -254,30 +254,3 @@ def _floats(embedding: Map | None, z: Points) -> int:
 
 def _chunk(z: Points, floats: int) -> int:
     return max(1, CHUNK_BYTES // (floats * z.element_size()))
-
-
-def kinks_of(metric: BaseMetric) -> tuple[str | None, bool]:
-    """The first layer of a decoder that has kinks, in words, or None; whether it is linear between them."""
-    decoder = metric.embedding
-    decoder = getattr(metric, "decoder", None) if decoder is None else decoder
-    if not isinstance(decoder, nn.Module):
-        return None, False
-    steps = list(survey(layers_of(decoder)))
-    kinked = [s for s in steps if isinstance(s.rule, Piecewise) or type(s.module) in MAX_POOLS]
-    if not kinked:
-        return None, False
-    problem = (
-        f"{type(kinked[0].module).__name__} at layer {kinked[0].path or '(itself)'} has kinks, where the "
-        "curvature sits that derivatives do not see; use a smooth activation (Softplus, SiLU, GELU, Tanh)"
-    )
-    return problem, is_piecewise_linear(steps)
-
-
-def _report_kinks(metric: BaseMetric, *, strict: bool) -> bool:
-    """Warn of, or refuse, a decoder with kinks; whether it is linear between them."""
-    problem, flat = kinks_of(metric)
-    if problem is not None and strict:
-        raise ValueError(f"metric: {problem}")
-    if problem is not None:
-        warnings.warn(problem, PiecewiseLinearWarning, stacklevel=3)
-    return flat

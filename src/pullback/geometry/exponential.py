@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pullback.geometry.motion import Journey, follow, motion_of, travel, warn_of_kinks
+from pullback.geometry.kinks import warn_of_straight_rays
+from pullback.geometry.motion import Journey, follow, motion_of, travel
 from pullback.geometry.route import Points
 from pullback.metrics import BaseMetric, as_metric, checked_tensor
 from pullback.validation import check_pair, check_positive, check_whole
@@ -108,7 +109,7 @@ def exponential_map(
     with torch.no_grad():
         checked_tensor(known, z)
         motion = motion_of(known)
-        warn_of_kinks(motion)
+        warn_of_straight_rays(known)
         journey = travel(motion, z.detach(), v.detach(), tol=tol, max_steps=max_steps, size=chunk_size)
     point, velocity = z.detach() + journey.moved, journey.velocity
     if torch.is_grad_enabled():

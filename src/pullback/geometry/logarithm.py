@@ -10,8 +10,9 @@ from torch import Tensor
 
 from pullback.geometry.exponential import default_tol
 from pullback.geometry.geodesics import Geodesic, geodesic
+from pullback.geometry.kinks import warn_of_straight_rays
 from pullback.geometry.momenta import NORM_TOL, end_momenta
-from pullback.geometry.motion import Journey, Motion, follow, motion_of, travel, warn_of_kinks
+from pullback.geometry.motion import Journey, Motion, follow, motion_of, travel
 from pullback.geometry.route import Points, route_of
 from pullback.metrics import BaseMetric, as_metric
 from pullback.validation import check_pair
@@ -68,11 +69,12 @@ def logarithm_map(
         **options: as for `geodesic`, e.g. ``nodes``, ``starts``, ``data``, ``chunk_size``.
 
     Returns:
-        (m, d), zero where a = b, NaN where no curve was found, or `Logarithm`. Differentiable with respect to ``a``, ``b`` and the metric's
-        parameters by the implicit function theorem for exp_a(v) = b: one shot with a graph, nothing goes
-        through the solver. Under ``torch.no_grad()`` there is no such shot. Rows whose shot leaves the domain
-        of the metric, or ends at a conjugate point, where exp has no inverse, carry no gradient; a warning is
-        logged, and also, without ``full``, where a vector did not converge.
+        (m, d), zero where a = b and NaN where no curve was found, or `Logarithm`. Differentiable with respect
+        to ``a``, ``b`` and the metric's parameters by the implicit function theorem for exp_a(v) = b: one
+        shot with a graph, nothing goes through the solver. Under ``torch.no_grad()`` there is no such shot.
+        Rows whose shot leaves the domain of the metric, or ends at a conjugate point, where exp has no
+        inverse, carry no gradient; a warning is logged, and also, without ``full``, where a vector did not
+        converge.
 
     Raises:
         TypeError, ValueError: as for `geodesic`.
@@ -103,7 +105,7 @@ def logarithm_map(
         vector[~torch.isfinite(path.length)] = torch.nan
         miss = torch.full_like(path.length, torch.nan)
         if refine:
-            warn_of_kinks(motion)
+            warn_of_straight_rays(known)
             vector, miss = _refined(motion, start, end, vector, path)
         square = motion.squared_norm(start, vector) if len(start) else path.length
         away = path.length > 0

@@ -7,7 +7,6 @@ A state is a position z and a companion w: the velocity, or in the Hamiltonian f
     Hamiltonian  ż = g⁻¹p, ṗ = -½ pᵀ∂_c g⁻¹ p        where the metric knows this force in closed form
 """
 
-import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pullback.geometry.route import Points
-from pullback.jets import PackedJet, PiecewiseLinearWarning, directional_jet, jet
+from pullback.jets import PackedJet, directional_jet, jet
 from pullback.jets.taylor import is_piecewise_linear, layers_of, survey
 from pullback.metrics import BaseMetric
 from pullback.metrics.base import AdaptedMetric
@@ -154,17 +153,6 @@ def motion_of(metric: BaseMetric, *, trainable: bool = False) -> Motion:
         return HamiltonianMotion(metric)
     embedding = metric.embedding if trainable else metric.compact_embedding()
     return TensorMotion(metric) if embedding is None else EmbeddedMotion(embedding)
-
-
-def warn_of_kinks(motion: Motion) -> None:
-    """A warning where the second derivatives that bend geodesics vanish almost everywhere."""
-    if isinstance(motion, EmbeddedMotion) and motion.piecewise_linear:
-        warnings.warn(
-            "the decoder is linear piece by piece: geodesics are straight between its kinks and do not bend "
-            "at them; use a smooth activation (Softplus, SiLU, GELU, Tanh)",
-            PiecewiseLinearWarning,
-            stacklevel=3,
-        )
 
 
 def follow(motion: Motion, z: Points, w: Points, pace: Pace) -> tuple[Points, Points]:

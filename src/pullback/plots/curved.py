@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
-from pullback.geometry.curvatures import curvature, kinks_of
+from pullback.geometry.curvatures import curvature
+from pullback.geometry.kinks import kinks_of
 from pullback.metrics import as_metric
 from pullback.plots.arguments import check_array, check_dims
 from pullback.plots.field import (
