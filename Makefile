@@ -35,7 +35,7 @@ $(VENV)/.docs: $(VENV)/.dev
 .venv-peers/.made: pyproject.toml constraints-peers.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-peers.txt \
-		--editable . stochman torchdiffeq pytest pytest-benchmark
+		--editable . stochman torchdiffeq gamfit pytest pytest-benchmark
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps latent-geometry==1.1.0
 	@touch $@
 
@@ -64,7 +64,7 @@ check: $(VENV)/.dev  ## lint, types, layers
 	$(BIN)/lint-imports
 
 bench: .venv-peers/.made  ## measure against other packages, one thread, interleaved (minutes)
-	.venv-peers/bin/python -m pytest benchmarks/bench_*.py --benchmark-only -s --noconftest \
+	.venv-peers/bin/python -m pytest benchmarks/bench_*.py -s --noconftest \
 		--override-ini addopts=--import-mode=importlib
 
 data: $(VENV)/.data  ## install the packages that carry the optional data sets

@@ -3,6 +3,7 @@
 The rooms' own tests go deeper; `test_every_public_function_is_in_the_table` keeps this one complete.
 """
 
+import copy
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,15 @@ WIDE = torch.zeros(4, 3)
 ACCELERATION = pb.tangential_acceleration
 CARRY = pb.parallel_transport
 BOX = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+JET = pb.Jet(None, torch.ones(4, 3, 2))
+JET2 = pb.Jet(None, torch.ones(4, 3, 2), torch.ones(4, 3, 2, 2))
+INFINITE = pb.Jet(None, torch.full((4, 3, 2), INF))
+FLAT = pb.Jet(None, torch.zeros(4, 3, 2))
+LOW_RANK = pb.IsometryPenalty(ambient=pb.ambient.LowRank(torch.ones(5, 2)))
+SOFTMAX = pb.SoftmaxAssignmentSparsityPenalty(k_atoms=2)
+SLOPE = SOFTMAX.row_dense_hessian_logit_derivative
+RAMP = pb.ScalarWeightSchedule(0.0, 1.0, "linear", steps=3)
+PRIOR = pb.UnnormalisedPriorError
 DEFAULT = pb.Autoencoder("two", progress=False)
 TABLE = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
 COUNTS = np.random.default_rng(0).poisson(3.0, size=(40, 5)).astype(np.float32)
@@ -35,6 +45,14 @@ def spoiled(value: float, row: int = 1, column: int = 0) -> torch.Tensor:
     points = POINTS.clone()
     points[row, column] = value
     return points
+
+
+def trained(model: Any, width: int, latent_dim: int) -> Any:
+    """The model as if it were of other sizes."""
+    other = copy.copy(model)
+    other.n_features_in_ = width
+    other.transform = lambda X: np.zeros((len(X), latent_dim))
+    return other
 
 
 def spoiled_table(value: float) -> np.ndarray:
@@ -177,6 +195,30 @@ CASES: list[Case] = [
         ValueError,
         "ends: expected codes for each of 2",
     ),
+    # penalties
+    ("IsometryPenalty: jet", lambda: pb.IsometryPenalty().value(POINTS), pb.MissingJetError, "decoder="),
+    ("IsometryPenalty: factor", lambda: LOW_RANK.value(JET), ValueError, "pass a factor U, not W"),
+    ("IsometryPenalty: flat", lambda: pb.IsometryPenalty().value(FLAT), pb.DegenerateMetricError, "vanish"),
+    ("IsometryPenalty: inf", lambda: pb.IsometryPenalty().value(INFINITE), ValueError, "jacobian: expected"),
+    ("IsometryPenalty: rho", lambda: pb.IsometryPenalty().value(JET, 999.0), ValueError, "rho: expected"),
+    ("IsometryPenalty: latents", lambda: pb.IsometryPenalty(latents="all"), ValueError, "policy: expected"),
+    ("IsometryPenalty: GN", lambda: pb.IsometryPenalty(-1.0).curvature(JET2), ValueError, "'loewner'"),
+    ("IsometryPenalty: prior", lambda: pb.IsometryPenalty().log_normalizer(0, 3), PRIOR, "schedule"),
+    ("Softmax: temperature", lambda: pb.SoftmaxAssignmentSparsityPenalty(0.0), ValueError, "temperature"),
+    ("Softmax: NaN", lambda: SOFTMAX.value(spoiled(NAN)), ValueError, "NaN or +inf in row 1"),
+    ("Softmax: +inf", lambda: SOFTMAX.value(spoiled(INF)), ValueError, "NaN or +inf in row 1"),
+    ("Softmax: -inf", lambda: SOFTMAX.value(POINTS - INF), ValueError, "-inf only in row 0"),
+    ("Softmax: atoms", lambda: pb.SoftmaxAssignmentSparsityPenalty(k_atoms=0), ValueError, "k_atoms"),
+    ("Softmax: width", lambda: SOFTMAX.value(WIDE), ValueError, "expected (n, 2)"),
+    ("Softmax: atom", lambda: SLOPE(POINTS, 1.0, 2), IndexError, "0 .. 1"),
+    ("Softmax: scale", lambda: SOFTMAX.row_dense_hessian(POINTS, INF), ValueError, "scale: expected"),
+    ("ScalarWeightSchedule: kind", lambda: pb.ScalarWeightSchedule(0, 1, "cubic"), ValueError, "'linear'"),
+    ("ScalarWeightSchedule: step", lambda: RAMP(-1), ValueError, "it: expected"),
+    ("DuchonRadialSource: rows", lambda: pb.DuchonRadialSource(POINTS, WIDE[:3]), ValueError, "row a centre"),
+    ("LatentSampling: rows", lambda: pb.LatentSampling(rows=2.0), ValueError, "at most 1.0"),
+    ("ARDPenalty: weight", lambda: pb.ARDPenalty(2, -1.0), ValueError, "weight: expected"),
+    ("SumPenalty: members", lambda: pb.SumPenalty([3]), TypeError, "members: expected penalties"),
+    ("VAE: penalties", lambda: vae(penalties=[3]).fit(TABLE), TypeError, "penalties: expected objects"),
     ("exponential_map: shape", lambda: pb.exponential_map(METRIC, POINTS, WIDE), ValueError, "v: expected"),
     ("exponential_map: NaN", lambda: pb.exponential_map(METRIC, POINTS, spoiled(NAN)), ValueError, "row 1"),
     ("exponential_map: tol", lambda: pb.exponential_map(METRIC, POINTS, POINTS, tol=0), ValueError, "tol: "),
@@ -246,6 +288,19 @@ ON_FITTED: list[Case] = [
     ("diagnose: others", lambda m: pb.diagnose(m, TABLE, others=m), TypeError, "others: expected a list"),
     ("diagnose: model", lambda m: pb.diagnose(NET, TABLE), TypeError, "model"),
     ("report: folder", lambda m: pb.report(m, TABLE, "no/such/page.html"), FileNotFoundError, "folder"),
+    ("report: before", lambda m: pb.report(m, TABLE, "page.html", before=NET), TypeError, "before: expected"),
+    (
+        "report: width before",
+        lambda m: pb.report(m, TABLE, "page.html", before=trained(m, 4, 2)),
+        ValueError,
+        "before: expected a model of the same 5 features, got one of 4",
+    ),
+    (
+        "report: latents before",
+        lambda m: pb.report(m, TABLE, "page.html", before=trained(m, 5, 3)),
+        ValueError,
+        "before: expected 2 latent dimensions as in model, got 3",
+    ),
     ("report: NaN", lambda m: pb.report(m, spoiled_table(NAN), "page.html"), ValueError, "NaN"),
 ]
 

@@ -50,6 +50,28 @@ def test_fit_writes_the_model_its_codes_and_a_report(run: Path) -> None:
     assert np.array_equal(model.embedding_, codes[["z1", "z2"]].to_numpy())
 
 
+def test_fit_with_an_isometry_penalty_keeps_it_with_the_model(table: Path, tmp_path: Path) -> None:
+    words = ["fit", str(table), "-o", str(tmp_path / "run"), "--label", "kind", "--id", "cell", "-q", *QUICK]
+    assert main([*words, "--isometry", "0.5", "--no-report"]) == 0
+    model = pb.load(tmp_path / "run")
+    (penalty,) = model.penalties
+    assert (penalty.kind, penalty.weight, penalty.latents.policy) == ("isometry", 0.5, "both")
+    assert len(model.history_["isometry"]) == model.n_epochs_
+
+
+def test_fit_with_an_isometry_penalty_trains_the_plain_model_to_compare(table: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["fit", str(table), "-o", str(run), "--label", "kind", "--id", "cell", "-q", *QUICK]
+    assert main([*words, "--isometry", "0.5"]) == 0
+    assert not pb.load(run / "plain").penalties
+    assert pb.load(run / "plain").n_epochs_ == pb.load(run).n_epochs_
+    assert 'data-figure="condition_before"' in (run / "report.html").read_text()
+    assert main(["report", str(run), "--overwrite"]) == 0
+    assert 'data-figure="condition_before"' in (run / "report.html").read_text()
+    assert main([*words, "--isometry", "0.5", "--no-twin", "--overwrite"]) == 0
+    assert 'data-figure="condition_before"' not in (run / "report.html").read_text()
+
+
 def test_fit_says_what_it_found_as_json(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     words = [
         "fit",

@@ -9,7 +9,7 @@ from typing import Any
 
 from pullback._version import __version__
 
-_ROOMS = ("ambient", "data", "geometry", "jets", "metrics", "models", "plots", "training")
+_ROOMS = ("ambient", "data", "geometry", "jets", "metrics", "models", "penalties", "plots", "training")
 
 _HOME = {
     "pullback.jets": (
@@ -80,6 +80,32 @@ _HOME = {
         "shares_of_difference",
         "tangent_pca",
         "volume",
+    ),
+    "pullback.penalties": (
+        "ARDPenalty",
+        "BlockOrthogonalityPenalty",
+        "BlockPlusLowRank",
+        "DecoderIncoherencePenalty",
+        "DegenerateMetricError",
+        "DiagonalPlusLowRank",
+        "DuchonRadialSource",
+        "HarmonicRoughnessPenalty",
+        "IsometryPenalty",
+        "IsometryStatistics",
+        "IvaeRidgeMeanGaugePenalty",
+        "LatentSampling",
+        "MissingJetError",
+        "NestedPrefixPenalty",
+        "NuclearNormPenalty",
+        "OrderedBetaBernoulliPenalty",
+        "OrthogonalityPenalty",
+        "Penalty",
+        "ReferenceScaleWarning",
+        "ScalarWeightSchedule",
+        "SoftmaxAssignmentSparsityPenalty",
+        "SumPenalty",
+        "TotalVariationPenalty",
+        "UnnormalisedPriorError",
     ),
     "pullback.estimators": ("VAE", "Autoencoder", "Samples", "load", "register_module"),
     "pullback.reporting": ("Diagnosis", "diagnose", "report"),

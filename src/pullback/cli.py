@@ -16,9 +16,11 @@ from rich.console import Console
 
 import pullback as pb
 from pullback.run_folder import (
+    PLAIN_FOLDER,
     REPORT_FILE,
     check_folder,
     code_columns,
+    open_plain,
     open_run,
     read_codes,
     resolve_again,
@@ -161,6 +163,19 @@ def fit(
     epochs: Annotated[int | None, typer.Option(help="Most passes over the data.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows of a gradient step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    isometry: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of an isometry penalty (nats a row; a third of the number of features is a start): "
+            "distances of the latent space become those of the data."
+        ),
+    ] = None,
+    twin: Annotated[
+        bool,
+        typer.Option(
+            help="With --isometry, train the same model without it as well, to show both in the report."
+        ),
+    ] = True,
     seed: Annotated[int, typer.Option(help="Makes the fit repeatable.")] = 0,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda ...")] = None,
     option: Annotated[
@@ -202,9 +217,20 @@ def fit(
         batch_size=batch_size,
         lr=lr,
         device=device,
+        penalties=None if isometry is None else [pb.IsometryPenalty(isometry, latents="both")],
     )
     _fit_and_report(
-        data, reading, chosen, settings, out, overwrite, quiet, as_json, resume=resume, report=report
+        data,
+        reading,
+        chosen,
+        settings,
+        out,
+        overwrite,
+        quiet,
+        as_json,
+        resume=resume,
+        report=report,
+        twin=twin and report and isometry is not None,
     )
 
 
@@ -220,6 +246,7 @@ def _fit_and_report(
     *,
     resume: bool,
     report: bool = True,
+    twin: bool = False,
 ) -> None:
     estimator = _make_estimator(model, settings)
     if (out / "config.json").exists() and not (overwrite or resume):
@@ -232,8 +259,10 @@ def _fit_and_report(
     values = values_of(dataset)
     estimator.fit(values)
     estimator.save(out, overwrite=True)
+    plain = _fit_plain(estimator, values, out) if twin else None
     command = shlex.join(["pullback", *sys.argv[1:]])
-    write_record(out, dataset, estimator.embedding_, data=data, reading=reading, command=command)
+    record = {"data": data, "reading": reading, "command": command, "plain": plain is not None}
+    write_record(out, dataset, estimator.embedding_, **record)
     diagnosis = pb.diagnose(estimator, values, labels=dataset.y)
     summary = {
         "run": str(out),
@@ -246,7 +275,13 @@ def _fit_and_report(
     }
     if report:
         page = pb.report(
-            estimator, values, out / REPORT_FILE, labels=dataset.y, diagnosis=diagnosis, command=command
+            estimator,
+            values,
+            out / REPORT_FILE,
+            labels=dataset.y,
+            diagnosis=diagnosis,
+            before=plain,
+            command=command,
         )
         summary["report"] = str(page.resolve())
     if as_json:
@@ -259,6 +294,16 @@ def _fit_and_report(
             console.print(f"note: {estimator.message_}", style="yellow")
         if report:
             console.print(f"report: {summary['report']}")
+
+
+def _fit_plain(estimator: Any, values: Any, out: Path) -> Any:
+    """The same model trained without its penalties, saved beside it."""
+    plain = type(estimator)(**estimator.get_params(deep=False))
+    folder = out / PLAIN_FOLDER
+    plain.set_params(penalties=(), checkpoint_dir=str(folder / "checkpoint"))
+    plain.fit(values)
+    plain.save(folder, overwrite=True)
+    return plain
 
 
 @app.command()
@@ -368,6 +413,7 @@ def report(
         page,
         labels=dataset.y,
         diagnosis=diagnosis,
+        before=open_plain(run, record),
         command=shlex.join(["pullback", *sys.argv[1:]]),
     )
     if not as_json:

@@ -42,6 +42,17 @@ def _descending(values: Tensor) -> Tensor:
     return values.flip(-1).clamp_min(0)
 
 
+def positive_part(matrix: Tensor) -> Tensor:
+    """The nearest positive semi-definite matrix: eigenvalues below zero replaced by zero; batched."""
+    values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+    return (vectors * values.clamp_min(0).unsqueeze(-2)) @ vectors.mT
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """float64 where the device has it."""
+    return tensor if tensor.device.type == "mps" else tensor.double()
+
+
 def principal_angles(a: Float[Tensor, "p k"], b: Float[Tensor, "p l"]) -> Float[Tensor, " s"]:
     """Angles between the column spaces of two matrices, ascending, s = min(k, l), in radians.
 

@@ -11,6 +11,8 @@ from pullback.io import atomic_path
 RECORD_FILE = "run.json"
 CODES_FILE = "codes.parquet"
 REPORT_FILE = "report.html"
+PLAIN_FOLDER = "plain"
+"""The same model without its penalties, where it was trained to compare."""
 
 
 def check_folder(out: Path) -> None:
@@ -53,6 +55,11 @@ def open_run(run: Path) -> tuple[Any, dict[str, Any]]:
     model = pb.load(run)
     record = json.loads((run / RECORD_FILE).read_text()) if (run / RECORD_FILE).is_file() else {}
     return model, {"data": None, "reading": {}} | record
+
+
+def open_plain(run: Path, record: dict[str, Any]) -> Any:
+    """The same model trained without its penalties, or None."""
+    return pb.load(run / PLAIN_FOLDER) if record.get("plain") else None
 
 
 def resolve_again(data: str, record: dict[str, Any]) -> Any:

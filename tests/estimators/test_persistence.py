@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, RobustScaler, StandardScaler
 from torch import nn
 
@@ -20,6 +21,7 @@ from pullback.estimators import registry
 from pullback.estimators.registry import KIND, describe, is_omitted, rebuild
 from pullback.io import CONFIG_FILE, TENSOR_FILE, FormatError, load_model, save_model
 from pullback.models import Bernoulli, Categorical, Gaussian, NegativeBinomial, Poisson
+from pullback.training import LinearWarmup
 
 BOTH = pytest.mark.parametrize("cls", [Autoencoder, VAE])
 TINY = {"hidden": (8,), "max_epochs": 2, "progress": False, "random_state": 0}
@@ -372,3 +374,53 @@ def test_absent_and_truncated_models(X: np.ndarray, tmp_path: Path) -> None:
     (folder / TENSOR_FILE).write_bytes((folder / TENSOR_FILE).read_bytes()[:-8])
     with pytest.raises(FormatError, match="truncated or altered"):
         pb.load(folder)
+
+
+PENALTIES = {
+    "isometry": pb.IsometryPenalty(
+        pb.ScalarWeightSchedule(0.0, 2.0, "linear", steps=9),
+        reference=torch.diag(torch.tensor([0.5, 1.5])),
+        ambient=pb.ambient.LowRank(torch.ones(5, 2, dtype=torch.float64)),
+        latents=pb.LatentSampling("both", rows=0.25),
+    ),
+    "softmax": pb.SoftmaxAssignmentSparsityPenalty(0.7, LinearWarmup(4, 2.0), majorizer="soft"),
+    "ard": pb.ARDPenalty(2, [0.5, 2.0]),
+    "nested prefix": pb.NestedPrefixPenalty([1, 2], [0.1, 0.2]),
+    "blocks": pb.BlockOrthogonalityPenalty([[0], [1]], 0.1),
+    "incoherence": pb.DecoderIncoherencePenalty([4, 4], cooccurrence=torch.ones(2, 2)),
+    "harmonics": pb.HarmonicRoughnessPenalty(torch.arange(3)),
+    "ridge": pb.IvaeRidgeMeanGaugePenalty(torch.ones(4, 1)),
+    "edges": pb.TotalVariationPenalty(edges=torch.tensor([[0, 1]])),
+    "nuclear": pb.NuclearNormPenalty(),
+    "atoms": pb.OrderedBetaBernoulliPenalty(2.0),
+    "sum": pb.SumPenalty([pb.OrthogonalityPenalty(0.2), pb.ARDPenalty(2)]),
+}
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_penalties_come_back_from_plain_settings(name: str) -> None:
+    described = json.loads(json.dumps(describe("penalties", [PENALTIES[name]])))
+    assert not is_omitted(described)
+    (again,) = rebuild("penalties", described, n_features=5)
+    assert type(again) is type(PENALTIES[name])
+    assert json.dumps(describe("penalties", [again])) == json.dumps(described)
+
+
+def test_a_model_with_penalties_is_saved_loaded_cloned_and_fitted_again(
+    X: np.ndarray, tmp_path: Path
+) -> None:
+    model = Autoencoder(2, penalties=[PENALTIES["isometry"], PENALTIES["ard"]], **TINY).fit(X)
+    assert {"isometry", "ard", "validation/isometry"} <= set(model.history_)
+    again = pb.load(model.save(tmp_path / "run"))
+    check_same(again, model, X)
+    assert again.penalties[0].latents == pb.LatentSampling("both", rows=0.25)
+    check_same(clone(again).fit(X), model, X)
+
+
+def test_a_penalty_of_functions_is_left_out_and_said(
+    X: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Autoencoder(2, penalties=[pb.IsometryPenalty(lambda step: 0.1)], **TINY).fit(X)
+    again = pb.load(model.save(tmp_path / "run"))
+    assert "penalties: not stored with the model" in caplog.text
+    check_same(again, model, X)

@@ -17,10 +17,11 @@ from pullback.geometry import EnergyShares, distance, energy_shares, geodesic
 from pullback.geometry.reference import PoincareDisk, Sphere
 from pullback.metrics import EnsembleMetric, EuclideanMetric, PullbackMetric, from_tensor
 from pullback.plots.attribution import bars_of, signed_picture
+from pullback.plots.conditions import condition_field, condition_limit, condition_ticks, shades
 from pullback.plots.curved import curvature_at, curvature_field, some_codes, symmetric_limit
 from pullback.plots.ellipses import ellipses_at, places, two_digits
 from pullback.plots.fan import draw_rays, ring_parts
-from pullback.plots.field import latent_tensor, light_metric, regular
+from pullback.plots.field import grid_points, latent_box, latent_tensor, light_metric, regular
 from pullback.plots.plane import plane_of
 from pullback.plots.rays import Rays, rays_from, round_radii, typical_length
 
@@ -278,6 +279,26 @@ def test_piecewise_linear_decoders_get_a_sentence_instead_of_zeros(draw: str) ->
     assert "linear piece by piece" in ax.texts[0].get_text()
     assert not ax.images
     assert not ax.lines
+
+
+# Condition numbers
+
+
+def test_the_map_of_condition_numbers_has_the_ratio_of_the_squared_stretches() -> None:
+    image = plots.condition_map(STRETCHED, CODES, resolution=16).images[0]
+    np.testing.assert_allclose(10 ** image.get_array().filled(np.nan), 4.0)
+    assert image.get_clim() == pytest.approx((0.0, np.log10(4)))
+    values = condition_field(PullbackMetric(bump), CODES, resolution=16).values
+    slope = grid_points(latent_box(CODES), 16)
+    steep = 1.6 * 3 * np.linalg.norm(slope, axis=1) * np.exp(-1.5 * (slope**2).sum(1))
+    np.testing.assert_allclose(values.ravel(), 1 + steep**2, rtol=1e-6)
+
+
+def test_the_scale_of_condition_numbers_is_robust_and_never_exaggerates() -> None:
+    assert condition_limit(np.array([*np.linspace(1, 11, 1001), np.inf])) == pytest.approx(10.8)
+    assert condition_limit(np.full(3, 1.01)) == condition_limit(np.full(3, np.inf)) == 2.0
+    np.testing.assert_allclose(shades(np.array([1.0, 10.0, np.inf]), 100.0), [0, 1, 2])
+    assert list(condition_ticks(20.0).values()) == ["1", "2", "5", "10", "20"]
 
 
 # Path attribution

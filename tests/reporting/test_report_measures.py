@@ -10,9 +10,9 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 
 from pullback.metrics import EuclideanMetric, from_tensor
+from pullback.plots.conditions import condition_numbers
 from pullback.reporting.measures import (
     active_dims,
-    condition_numbers,
     coverage,
     neighbourhoods,
     pca_unexplained_share,

@@ -38,10 +38,10 @@ def digits_page(
 
 def test_every_section_is_there_and_says_how_to_read_it(digits_page: tuple[str, Any]) -> None:
     text = without_scripts(digits_page[0])
-    for key in ("checks", "map", "geodesics", "shape", "reconstruction", "training", "origin"):
+    for key in ("checks", "map", "geodesics", "shape", "condition", "reconstruction", "training", "origin"):
         assert f'<section id="{key}">' in text
         assert f'href="#{key}"' in text
-    assert text.count("How to read it.") == 5
+    assert text.count("How to read it.") == 6
     assert text.index('id="checks"') < text.index('id="map"')
     assert "400 samples, pictures of 8 × 8 pixels, 2 latent dimensions" in text
     assert text.count('class="check ') == 9

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pullback.io import save_tensors
 from pullback.models import MLP, VAE, Autoencoder, Bernoulli, Gaussian
+from pullback.penalties import IsometryPenalty, LatentSampling, OrthogonalityPenalty
 from pullback.training import FitResult, LinearWarmup, Objective, TrainingOptions, fit
 
 
@@ -102,6 +103,18 @@ def streamed() -> tuple[Objective, FitResult]:
     return objective, fit(objective, loader, options, generator_seed=3)
 
 
+def gauged() -> tuple[Objective, FitResult]:
+    """Two gauges, one with a ramp at points in unequal shares, and a penalty of codes."""
+    penalties = [
+        IsometryPenalty(LinearWarmup(5, 0.5), latents=LatentSampling("both", rows=11)),
+        IsometryPenalty(0.1, estimator="exact", name="at_codes"),
+        OrthogonalityPenalty(0.1),
+    ]
+    objective = Objective(vae(), penalties=penalties)
+    options = TrainingOptions(max_epochs=4, batch_size=16, progress=False)
+    return objective, fit(objective, rows(80), options, validation=rows(20), generator_seed=3)
+
+
 def stopped() -> tuple[Objective, FitResult]:
     """One process alone is interrupted; all of them end at the same step."""
     objective = Objective(vae())
@@ -132,7 +145,7 @@ def killable(folder: Path, *, pause: float = 0.0, resume: bool = False) -> tuple
     )
 
 
-SCENARIOS = {f.__name__: f for f in (full, sparse_batches, unused, streamed, stopped)}
+SCENARIOS = {f.__name__: f for f in (full, sparse_batches, unused, streamed, gauged, stopped)}
 
 
 def main(out: Path, names: list[str]) -> None:

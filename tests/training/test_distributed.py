@@ -12,7 +12,7 @@ from pullback.io import load_tensors
 from pullback.training.distributed import ALONE, resolve_device, started_by_torchrun
 from training import scenarios
 
-NAMES = ["full", "sparse_batches", "unused", "streamed", "stopped"]
+NAMES = ["full", "sparse_batches", "unused", "streamed", "gauged", "stopped"]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def difference(name: str, folder: Path) -> tuple[float, dict, scenarios.FitResul
     return max((own[key] - weights[key]).abs().max().item() for key in own), facts, result
 
 
-@pytest.mark.parametrize("name", ["full", "sparse_batches", "unused", "streamed"])
+@pytest.mark.parametrize("name", ["full", "sparse_batches", "unused", "streamed", "gauged"])
 def test_two_processes_take_the_steps_of_one(name, two_processes):
     largest, facts, result = difference(name, two_processes)
     assert largest <= 1e-5

@@ -97,7 +97,7 @@ def test_an_autoencoder_has_one_term(dtype):
         (
             lambda: Objective(vae(), penalties=[object()]),
             TypeError,
-            r"expected objects with penalize\(decoder, z\)",
+            r"or with penalize\(decoder, z\)",
         ),
         (
             lambda: Objective(vae(), partition=object()),

@@ -200,6 +200,8 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             free_bits=getattr(self, "free_bits", 0.0),
             penalties=copy.deepcopy(list(self.penalties or ())),
             partition=copy.deepcopy(self.partition),
+            library=self.library_ if targets.observed_library(module.get_submodule("likelihood")) else None,
+            seed=seed,
         )
         validation = held_out if len(held_out) else None
         return train(objective, rows, options, validation=validation, generator_seed=seed)

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from pullback import ambient, penalties
 from pullback.estimators.scaling import build_transformer, describe_transformer
 from pullback.io import FormatError
 from pullback.models.blocks import ACTIVATIONS
 from pullback.models.likelihoods import Bernoulli, Categorical, Gaussian, NegativeBinomial, Poisson
+from pullback.training import LinearWarmup
 
 KIND = "$kind"
 """Key that tells a described object from a user's dictionary."""
@@ -98,6 +102,41 @@ _LIKELIHOODS: dict[type, tuple[str, ...]] = {
 }
 _PER_FEATURE = ("Gaussian", "NegativeBinomial")
 
+_PARTS: dict[str, tuple[type, ...]] = {
+    "penalty": (
+        penalties.ARDPenalty,
+        penalties.BlockOrthogonalityPenalty,
+        penalties.DecoderIncoherencePenalty,
+        penalties.HarmonicRoughnessPenalty,
+        penalties.IsometryPenalty,
+        penalties.IvaeRidgeMeanGaugePenalty,
+        penalties.NestedPrefixPenalty,
+        penalties.NuclearNormPenalty,
+        penalties.OrderedBetaBernoulliPenalty,
+        penalties.OrthogonalityPenalty,
+        penalties.SoftmaxAssignmentSparsityPenalty,
+        penalties.SumPenalty,
+        penalties.TotalVariationPenalty,
+    ),
+    "latents": (penalties.LatentSampling,),
+    "schedule": (penalties.ScalarWeightSchedule, LinearWarmup),
+    "ambient": (
+        ambient.Euclidean,
+        ambient.Diagonal,
+        ambient.Gaussian,
+        ambient.LowRank,
+        ambient.Bernoulli,
+        ambient.Poisson,
+        ambient.NegativeBinomial,
+        ambient.Categorical,
+        ambient.LearnedGaussian,
+    ),
+}
+"""Objects that are made again from arguments that they hold under the arguments' names."""
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "int64": torch.int64}
+LARGEST = 10_000
+"""Entries up to which a tensor among the options is written out."""
+
 
 def describe(name: str, value: Any) -> Any:
     """An option as JSON-able settings; what has none becomes ``{"$kind": "omitted", "class": ...}``.
@@ -126,6 +165,14 @@ def describe(name: str, value: Any) -> Any:
             "name": type(value).__name__,
             "config": {option: describe(name, getattr(value, option)) for option in options},
         }
+    for kind, classes in _PARTS.items():
+        if type(value) in classes:
+            options = penalties.options_of(value)
+            config = {option: describe(name, item) for option, item in options.items()}
+            return {KIND: kind, "name": type(value).__name__, "config": config}
+    if isinstance(value, Tensor) and value.numel() <= LARGEST:
+        dtype = str(value.dtype).removeprefix("torch.")
+        return {KIND: "tensor", "name": dtype, "config": {"values": value.tolist()}}
     if scaler := describe_transformer(value):
         return {KIND: "scaler", "name": scaler["scaler"], "config": scaler["options"]}
     for label, kind in ACTIVATIONS.items():
@@ -180,6 +227,11 @@ def rebuild(name: str, description: Any, *, n_features: int) -> Any:
     if kind == "likelihood" and label in (known := {cls.__name__: cls for cls in _LIKELIHOODS}):
         more: Any = {"n_features": n_features} if label in _PER_FEATURE else {}
         return known[label](**options, **more)
+    for cls in _PARTS.get(str(kind), ()):
+        if cls.__name__ == label:
+            return cls(**options)
+    if kind == "tensor" and label in DTYPES:
+        return torch.tensor(options["values"], dtype=DTYPES[str(label)])
     if kind == "scaler":
         return build_transformer(str(label), options)
     raise FormatError(f"{name}: unknown {kind!r} {label!r}; the file may come from a newer pullback")

@@ -1,6 +1,7 @@
 """Still figures: every function takes ``ax=None`` and returns the Axes."""
 
 from pullback.plots.attribution import path_attribution
+from pullback.plots.conditions import condition_map
 from pullback.plots.curved import curvature_map
 from pullback.plots.ellipses import indicatrices
 from pullback.plots.fan import distance_balls, geodesic_fan
@@ -10,6 +11,7 @@ from pullback.plots.reconstruction import reconstructions
 from pullback.plots.training import loss_curves
 
 __all__ = [
+    "condition_map",
     "curvature_map",
     "decoded_strip",
     "distance_balls",

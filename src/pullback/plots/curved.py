@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
 
 from pullback.geometry.curvatures import curvature
 from pullback.geometry.kinks import kinks_of
@@ -25,7 +24,8 @@ from pullback.plots.field import (
     veil_of,
 )
 from pullback.plots.plane import Plane, plane_of
-from pullback.plots.style import GROUND, MUTED, POINT, axes_or_new, diverging_colormap, finish
+from pullback.plots.style import MUTED, POINT, axes_or_new, diverging_colormap, finish
+from pullback.plots.veiled import draw_veiled, scale_beside
 from pullback.validation import check_whole
 
 RESOLUTION = 70
@@ -122,13 +122,6 @@ def say(ax: Axes, text: str) -> Axes:
     return ax
 
 
-def _scale(ax: Axes, drawn: Any, label: str) -> None:
-    if ax.figure is not None:
-        bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.85, extend="both")
-        bar.set_label(label)
-        bar.outline.set_visible(False)  # type: ignore[operator]
-
-
 def curvature_map(
     metric: Any,
     codes: Any,
@@ -186,26 +179,19 @@ def curvature_map(
             *plane.project(codes[rows]).T, c=values, s=16, cmap=diverging_colormap(), vmin=-limit, vmax=limit,
             edgecolors=POINT, linewidths=0.3,
         )  # fmt: skip
-        _scale(ax, drawn, label)
+        scale_beside(ax, drawn, label)
         title = name if len(rows) == len(codes) else f"{name}\n({len(rows)} of {len(codes)} codes, sampled)"
         return finish(ax, title, plane.axis_names)
     field = curvature_field(metric, codes, resolution=resolution)
-    image = _draw(ax, field)
+    image = draw_veiled(
+        ax,
+        field.box,
+        field.values,
+        veil=field.veil,
+        colormap=diverging_colormap(),
+        low=-field.limit,
+        high=field.limit,
+    )
     ax.scatter(*codes.T, s=3, color=POINT, alpha=0.35, linewidths=0, zorder=1)
-    _scale(ax, image, label)
+    scale_beside(ax, image, label)
     return finish(ax, name, plane.axis_names)
-
-
-def _draw(ax: Axes, field: CurvatureField) -> Any:
-    extent = (*field.box[0], *field.box[1])
-    image = ax.imshow(
-        np.ma.masked_invalid(field.values), origin="lower", extent=extent, cmap=diverging_colormap(),
-        vmin=-field.limit, vmax=field.limit, aspect="equal", zorder=0,
-    )  # fmt: skip
-    veil = np.zeros((*field.values.shape, 4))
-    veil[...] = to_rgba(GROUND)
-    veil[..., 3] = np.where(np.isfinite(field.values), field.veil, 1.0)
-    ax.imshow(veil, origin="lower", extent=extent, aspect="equal", zorder=0.5)
-    ax.set_aspect("equal", adjustable="datalim")
-    ax.set_facecolor(GROUND)
-    return image

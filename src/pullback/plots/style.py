@@ -36,6 +36,7 @@ MATPLOTLIB_MARKERS = {"circle": "o", "triangle": "^"}
 MAX_CATEGORIES = len(CATEGORICAL) * len(MARKERS)
 
 _MAGNIFICATION = ("#f4f6f9", "#e2e8ef", "#ccd6e0", "#b2c0ce", "#95a8ba", "#778ea4", "#5a7389")
+_CONDITION = ("#fffaf5", "#fde3c8", "#fbbf8a", "#f1914c", "#d9641e", "#a8430f", "#6f2a0a")
 _NUMERIC = "viridis"
 _DIVERGING = "RdBu_r"
 
@@ -48,6 +49,11 @@ def category_style(index: int) -> tuple[str, str]:
 def magnification_colormap() -> Colormap:
     """The one sequential map, pale to dark slate, that every magnification field uses."""
     return LinearSegmentedColormap.from_list("pullback_magnification", _MAGNIFICATION)
+
+
+def condition_colormap() -> Colormap:
+    """The sequential map of condition numbers, nearly white at 1."""
+    return LinearSegmentedColormap.from_list("pullback_condition", _CONDITION)
 
 
 def numeric_colormap() -> Colormap:

@@ -12,6 +12,8 @@ from bokeh.models import (
     BoxZoomTool,
     CheckboxGroup,
     ColorBar,
+    ColumnDataSource,
+    DataRange1d,
     FixedTicker,
     HoverTool,
     InlineStyleSheet,
@@ -28,6 +30,7 @@ from bokeh.plotting import figure
 from matplotlib.colors import Colormap, to_rgba
 from matplotlib.ticker import MaxNLocator
 
+from pullback.plots.conditions import ConditionField, condition_ticks, shades
 from pullback.plots.curved import CurvatureField
 from pullback.plots.field import Field
 from pullback.plots.latent import factor_text, factor_ticks, relative_limits
@@ -37,12 +40,14 @@ from pullback.plots.style import (
     INK,
     MUTED,
     PAPER,
+    condition_colormap,
     diverging_colormap,
     hex_colors,
     magnification_colormap,
 )
 
 FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+FRAME_HEIGHT = 370
 
 
 def new_figure(**options: Any) -> Any:
@@ -73,6 +78,20 @@ def new_figure(**options: Any) -> Any:
     fig.grid.grid_line_color = HAIRLINE
     fig.grid.grid_line_alpha = 0.6
     return fig
+
+
+def new_map(axis_names: Sequence[str]) -> Any:
+    """A figure of a latent map, the same scale along both axes."""
+    labels = {"x_axis_label": axis_names[0], "y_axis_label": axis_names[1]}
+    return new_figure(frame_height=FRAME_HEIGHT, height=None, min_border_left=60, match_aspect=True, **labels)
+
+
+def show_box(fig: Any, box: np.ndarray) -> None:
+    """Let a figure begin with a box of the page."""
+    (left, right), (bottom, top) = box.tolist()
+    edge = fig.quad(left=[left], right=[right], bottom=[bottom], top=[top], fill_color=None, line_color=None)
+    fig.x_range = DataRange1d(renderers=[edge], range_padding=0)
+    fig.y_range = DataRange1d(renderers=[edge], range_padding=0)
 
 
 def new_select(**options: Any) -> Select:
@@ -179,6 +198,30 @@ def add_curvature_scale(fig: Any, mapper: LinearColorMapper, limit: float) -> No
     settings |= {"ticker": FixedTicker(ticks=ticks)}
     settings |= {"major_label_overrides": {tick: f"{tick + 0.0:.4g}" for tick in ticks}}
     fig.add_layout(color_bar(mapper, title=title, **settings), "below")
+
+
+def condition_mapper(limit: float) -> LinearColorMapper:
+    """Shades of condition numbers to their colours."""
+    return color_mapper(condition_colormap(), 0.0, float(np.log10(limit)))
+
+
+def add_condition_scale(fig: Any, mapper: LinearColorMapper, limit: float) -> None:
+    """The scale of the condition number, lying below a figure."""
+    ticks = condition_ticks(limit)
+    settings: dict[str, Any] = {"orientation": "horizontal", "height": 10, "width": 340, "location": "center"}
+    settings |= {"ticker": FixedTicker(ticks=list(ticks)), "major_label_overrides": ticks}
+    fig.add_layout(color_bar(mapper, title="condition number (log scale)", **settings), "below")
+
+
+def add_condition(fig: Any, field: ConditionField, limit: float) -> Any:
+    """Draw the condition number, grey where there are no data, and its scale; return the image."""
+    mapper = condition_mapper(limit)
+    drawn, exact = (part.astype(np.float32) for part in (shades(field.values, limit), field.values))
+    source = ColumnDataSource({"image": [drawn], "condition": [exact]})
+    image = fig.image(image="image", source=source, color_mapper=mapper, **_place(field.box))
+    _add_veil(fig, field.box, field.veil, GROUND)
+    add_condition_scale(fig, mapper, limit)
+    return image
 
 
 def add_field(fig: Any, field: Field) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pullback.plots.conditions import condition_numbers
 from pullback.plots.training import curves_of
 from pullback.reporting.checks import Diagnosis, Measures
 from pullback.reporting.distances import (
@@ -17,7 +18,6 @@ from pullback.reporting.distances import (
 from pullback.reporting.evidence import Evidence, check_model, gather
 from pullback.reporting.measures import (
     active_dims,
-    condition_numbers,
     coverage,
     neighbourhoods,
     pca_unexplained_share,

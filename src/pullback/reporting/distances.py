@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 
 from pullback.geometry import distance_stability, flatness, geodesic_stress
 from pullback.metrics import as_metric
+from pullback.plots.conditions import condition_numbers
 from pullback.plots.field import latent_tensor, light_metric
 from pullback.reporting.evidence import Evidence
-from pullback.reporting.measures import condition_numbers
 
 STRESS_PAIRS = 100
 STABILITY_PAIRS = 50

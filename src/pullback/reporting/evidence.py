@@ -19,6 +19,15 @@ MAX_CELLS = 40_000_000
 
 
 @dataclass(frozen=True)
+class Before:
+    """The same model trained without its penalties, at the sampled rows."""
+
+    metric: Any
+    codes: np.ndarray  # (m, d)
+    y: np.ndarray  # (m, p) reconstructions, in the units of the evidence
+
+
+@dataclass(frozen=True)
 class Evidence:
     """A fitted model's view of its data; ``rows`` are the sampled rows that are shown and measured.
 
@@ -43,6 +52,7 @@ class Evidence:
     nats: np.ndarray  # (m,) magnification at the sampled rows
     plane: Plane
     random_state: int
+    before: Before | None = None
 
     @property
     def shown_codes(self) -> np.ndarray:
@@ -118,6 +128,7 @@ def gather(
     label_name: str | None = None,
     feature_names: Any = None,
     max_points: int = 2000,
+    before: Any = None,
     random_state: int = 0,
 ) -> Evidence:
     """Encode everything, sample at most ``max_points`` rows and decode these.
@@ -138,12 +149,8 @@ def gather(
         raise ValueError(f"X: expected at least 3 rows to report on, got {n}")
     read = None if labels is None else read_labels(check_labels(labels, n), label_name or _name_of(labels))
     names = _feature_names(model, table, feature_names, p)
-    codes = np.asarray(model.transform(X), dtype=np.float64)
-    if not np.isfinite(codes).all():
-        bad = int(np.flatnonzero(~np.isfinite(codes).all(1))[0])
-        raise ValueError(
-            f"model: expected finite codes, got NaN or infinity for row {bad}; fit again with a lower lr"
-        )
+    codes = _codes(model, X, "model")
+    other = None if before is None else _codes_before(before, X, width, codes.shape[1])
     rows = _sample_rows(n, min(max_points, max(10, MAX_CELLS // p)), random_state)
     x = _dense(table, rows)
     x = _in_units(model, x, x.sum(1))
@@ -171,7 +178,34 @@ def gather(
         nats=magnification_at(metric, codes[rows]),
         plane=plane_of(codes),
         random_state=random_state,
+        before=None if other is None else _before(before, other[rows]),
     )
+
+
+def _codes(model: Any, X: Any, argument: str) -> np.ndarray:
+    codes = np.asarray(model.transform(X), dtype=np.float64)
+    if not np.isfinite(codes).all():
+        bad = int(np.flatnonzero(~np.isfinite(codes).all(1))[0])
+        raise ValueError(
+            f"{argument}: expected finite codes, got NaN or infinity for row {bad}; fit again with a lower lr"
+        )
+    return codes
+
+
+def _codes_before(model: Any, X: Any, p: int, d: int) -> np.ndarray:
+    check_model(model, "before")
+    width = int(getattr(model, "n_features_in_", p))
+    if width != p:
+        raise ValueError(f"before: expected a model of the same {p} features, got one of {width}")
+    codes = _codes(model, X, "before")
+    if codes.shape[1] != d:
+        raise ValueError(f"before: expected {d} latent dimensions as in model, got {codes.shape[1]}")
+    return codes
+
+
+def _before(model: Any, codes: np.ndarray) -> Before:
+    metric = light_metric(model.metric(dtype=torch.float64))
+    return Before(metric, codes, _in_units(model, decode_rows(model, codes), None))
 
 
 def _sample_rows(n: int, count: int, random_state: int) -> np.ndarray:

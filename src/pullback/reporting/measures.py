@@ -1,14 +1,11 @@
 """The numbers of a diagnosis, as functions of arrays."""
 
-from typing import Any
-
 import numpy as np
-import torch
 from jaxtyping import Float
 from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 
-from pullback.plots.field import latent_tensor, off_data_share
+from pullback.plots.field import off_data_share
 from pullback.plots.plane import plane_of
 
 ACTIVE_SHARE = 0.01
@@ -47,19 +44,6 @@ def neighbourhoods(
         float(trustworthiness(z, x, n_neighbors=used)),
         used,
     )
-
-
-def condition_numbers(metric: Any, z: Float[np.ndarray, "n d"], *, chunk_size: int = 500) -> np.ndarray:
-    """Largest over smallest eigenvalue of g at each point, ``(n,)``; infinity where g is singular."""
-    values = []
-    for chunk in latent_tensor(metric, z).split(chunk_size):
-        # float64: the ratio of eigenvalues is lost in float32 beyond 1e7.
-        g = metric.tensor(chunk).detach().double()
-        eigenvalues = torch.linalg.eigvalsh(torch.where(torch.isfinite(g), g, 0.0))
-        low, high = eigenvalues[:, 0], eigenvalues[:, -1]
-        regular = torch.isfinite(g).flatten(1).all(1) & (low > 0)
-        values.append(torch.where(regular, high / low, torch.inf))
-    return torch.cat(values).cpu().numpy()
 
 
 def coverage(codes: Float[np.ndarray, "n d"]) -> float:

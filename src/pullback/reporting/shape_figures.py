@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from bokeh.models import ColumnDataSource, DataRange1d
+from bokeh.models import ColumnDataSource
 
 from pullback.plots.curved import curvature_at, curvature_field, kinks, some_codes, symmetric_limit
 from pullback.plots.ellipses import two_digits
@@ -17,16 +17,16 @@ from pullback.reporting.canvas import (
     add_curvature,
     add_curvature_scale,
     curvature_mapper,
-    new_figure,
     new_hover,
     new_legend,
+    new_map,
+    show_box,
 )
 from pullback.reporting.evidence import Evidence
 from pullback.reporting.latent_figure import on_page
 
 DIRECTIONS = 48
 RAY_STRIDE = 2
-FRAME_HEIGHT = 370
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def shape_of(evidence: Evidence, field: Field | None) -> Shape | None:
     # The same part of the map at the same scale in both.
     box = latent_box(on_page(evidence, evidence.shown_codes)) if field is None else field.box
     for fig in (fan, curved):
-        _show(fig, box)
+        show_box(fig, box)
     return Shape(fan, curved, None, evidence.sample_names[row], rays, rings, measured)
 
 
@@ -144,22 +144,8 @@ def _fan(evidence: Evidence, rays: Rays, rings: tuple[float, ...]) -> Any:
     return fig
 
 
-def _frame(evidence: Evidence) -> Any:
-    names = evidence.plane.axis_names
-    labels = {"x_axis_label": names[0], "y_axis_label": names[1]}
-    return new_figure(frame_height=FRAME_HEIGHT, height=None, min_border_left=60, match_aspect=True, **labels)
-
-
-def _show(fig: Any, box: np.ndarray) -> None:
-    """Let a figure begin with a box of the page."""
-    (left, right), (bottom, top) = box.tolist()
-    edge = fig.quad(left=[left], right=[right], bottom=[bottom], top=[top], fill_color=None, line_color=None)
-    fig.x_range = DataRange1d(renderers=[edge], range_padding=0)
-    fig.y_range = DataRange1d(renderers=[edge], range_padding=0)
-
-
 def _map(evidence: Evidence) -> Any:
-    fig = _frame(evidence)
+    fig = new_map(evidence.plane.axis_names)
     codes = on_page(evidence, evidence.shown_codes).astype(np.float32)
     fig.scatter(codes[:, 0], codes[:, 1], size=3, fill_color=POINT, fill_alpha=0.35, line_color=None)
     return fig
@@ -167,7 +153,7 @@ def _map(evidence: Evidence) -> Any:
 
 def _curvature(evidence: Evidence, field: Field | None) -> tuple[Any, int | None]:
     """The figure, and at how many codes it was measured (None for a field)."""
-    fig = _frame(evidence)
+    fig = new_map(evidence.plane.axis_names)
     codes = evidence.shown_codes
     if field is not None:
         image = add_curvature(fig, curvature_field(evidence.metric, codes, box=field.box))

@@ -10,6 +10,7 @@ from typing import Any
 from pullback._version import __version__
 from pullback.io import atomic_path
 from pullback.reporting.checks import Diagnosis
+from pullback.reporting.condition_section import condition_section
 from pullback.reporting.diagnosis import join, measure
 from pullback.reporting.evidence import Evidence, gather
 from pullback.reporting.page import assemble
@@ -38,6 +39,7 @@ def report(
     max_points: int = 2000,
     n_geodesics: int = 8,
     diagnosis: Diagnosis | None = None,
+    before: Any = None,
     command: str | None = None,
     overwrite: bool = True,
     random_state: int = 0,
@@ -58,6 +60,8 @@ def report(
         n_geodesics: pairs of samples joined by geodesics.
         diagnosis: what `diagnose` found for the same model, data and labels; its checks and paths are shown
             and not computed again. None computes them.
+        before: the same model trained on the same data without its penalties; the map of the condition number
+            then shows both. Fit it with the same options and seed and ``penalties=()``.
         command: what made the page, printed at its end; None prints the call.
         overwrite: replace a file that is already there.
         random_state: seed of the samples.
@@ -70,7 +74,8 @@ def report(
             (checked before any work).
         TypeError: the model cannot encode and decode.
         sklearn.exceptions.NotFittedError: the model is not fitted.
-        ValueError: X has another width than the model, holds NaN, or the labels are of another length.
+        ValueError: X has another width than the model, holds NaN, the labels are of another length, or
+            ``before`` has other features or latent dimensions than the model.
 
     Example:
         >>> import numpy as np, pathlib, tempfile, pullback as pb
@@ -90,18 +95,20 @@ def report(
         label_name=label_name,
         feature_names=feature_names,
         max_points=max_points,
+        before=before,
         random_state=random_state,
     )
     found = measure(evidence, join(evidence, n_geodesics)) if diagnosis is None else diagnosis
     sections, figures = map_sections(evidence, found)
+    unequal, conditions = condition_section(evidence)
     rebuilt, more = reconstruction_section(evidence)
     training, curves = training_section(evidence, found)
     origin = origin_section(command or _call(model, path), _versions(), _options(model))
     text = assemble(
         title=f"{type(model).__name__}: report on a latent space",
         lead=_lead(evidence),
-        sections=[checks_section(evidence, found), *sections, rebuilt, training, origin],
-        figures=figures | more | curves,
+        sections=[checks_section(evidence, found), *sections, *unequal, rebuilt, training, origin],
+        figures=figures | conditions | more | curves,
         footer=f"pullback {__version__}, {datetime.datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
     )
     with atomic_path(path) as temporary:

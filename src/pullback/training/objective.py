@@ -13,12 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from pullback.training.distributed import ALONE, Reduce
+from pullback.training.penalty_terms import Penalty, Scored, name_of, named_terms
 from pullback.typing import Schedule
 from pullback.validation import check_positive
 
 Weight = float | int | Schedule
 FREE_BITS = "free_bits"
 TOTAL = "loss"
+
+__all__ = ["LinearWarmup", "Loss", "Objective", "Penalty", "Regularizer", "global_means"]
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,6 @@ class LinearWarmup:
 
 
 @runtime_checkable
-class Penalty(Protocol):
-    """Something that scores a decoder at latent points: one number for the batch of all processes."""
-
-    def penalize(self, decoder: nn.Module, z: Tensor) -> Tensor:
-        """Penalty of the decoder at z ``(b, d)``, with gradients to both."""
-        ...
-
-
-@runtime_checkable
 class Regularizer(Protocol):
     """Something that adds named terms to the objective of a model."""
 
@@ -73,37 +67,6 @@ class Regularizer(Protocol):
             quantities: known quantities of the rows ``(b, m)``, where the data come with them.
         """
         ...
-
-
-@dataclass(frozen=True)
-class PenaltyTerms:
-    """A `Penalty` as a `Regularizer`: one term, at the decoded points of all processes."""
-
-    penalty: Any
-    name: str
-
-    def terms(
-        self, model: nn.Module, x: Tensor, z: Tensor, reduce: Reduce, *, quantities: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        return {self.name: self.penalty.penalize(model.decoder, reduce.gather(z))}
-
-
-def _name_of(thing: object) -> str:
-    return str(getattr(thing, "name", None) or type(thing).__name__)
-
-
-def _named_penalties(penalties: Sequence[Any]) -> list[PenaltyTerms]:
-    """Penalties with distinct names: a second one of the same name is called ``name_2``."""
-    named: list[PenaltyTerms] = []
-    for penalty in penalties:
-        if not isinstance(penalty, Penalty):
-            raise TypeError(f"penalties: expected objects with penalize(decoder, z), got {penalty!r}")
-        base, taken = _name_of(penalty), {other.name for other in named}
-        name, count = base, 2
-        while name in taken:
-            name, count = f"{base}_{count}", count + 1
-        named.append(PenaltyTerms(penalty, name))
-    return named
 
 
 def global_means(terms: Mapping[str, Tensor], reduce: Reduce = ALONE) -> dict[str, Tensor]:
@@ -135,9 +98,12 @@ class Objective(nn.Module):
             a method ``after_step()``, the loop calls it after each step of the optimiser.
         weights: weight of a term by name, a number or a function of the step; 1 where nothing is said.
         free_bits: λ in nats a latent dimension.
-        penalties: objects with ``penalize(decoder, z)``; see `Penalty`. They are scored at the decoded
-            points.
+        penalties: objects of `pullback.penalties`, or with ``penalize(decoder, z)``; where each is scored:
+            `pullback.training.penalty_terms`. Their own weights and schedules count where ``weights`` says
+            nothing.
         partition: an object with ``terms(...)``; see `Regularizer`. It sees the codes.
+        library: total that counts are decoded to for a penalty, where each row has its own.
+        seed: of the latent points that penalties draw.
 
     Example:
         >>> import torch
@@ -158,6 +124,8 @@ class Objective(nn.Module):
         free_bits: float = 0.0,
         penalties: Sequence[Any] = (),
         partition: Any = None,
+        library: float | None = None,
+        seed: int = 0,
     ):
         super().__init__()
         check_positive("free_bits", free_bits, zero=True)
@@ -171,8 +139,9 @@ class Objective(nn.Module):
         self.model = model
         self.weights = dict(weights or {})
         self.free_bits = float(free_bits)
-        self.penalties = _named_penalties(penalties)
+        self.penalties = named_terms(penalties)
         self.partition = partition
+        self.library, self.seed = library, seed
         # regularisers that are modules move, train and are saved with the model
         owners = [*(entry.penalty for entry in self.penalties), partition]
         self.regularizer_modules = nn.ModuleList(owner for owner in owners if isinstance(owner, nn.Module))
@@ -184,7 +153,9 @@ class Objective(nn.Module):
 
     def weight(self, name: str, step: int) -> float:
         """Weight of a term at a step."""
-        weight = self.weights.get("kl" if name == FREE_BITS else name, 1.0)
+        weight = self.weights.get("kl" if name == FREE_BITS else name)
+        if weight is None:
+            return next((entry.weight(step) for entry in self.penalties if entry.name == name), 1.0)
         return float(weight(step) if callable(weight) else weight)
 
     def combine(self, terms: Mapping[str, Any], step: int) -> Any:
@@ -223,8 +194,9 @@ class Objective(nn.Module):
             if "kl" not in means:
                 raise ValueError("free_bits: expected 0 for a model without a 'kl' term")
             terms[FREE_BITS] = (self.free_bits - means["kl"]).clamp_min(0).sum()
+        seen = Scored(self.model, output.z, output.codes, self.library)
         for entry in self.penalties:
-            terms |= entry.terms(self.model, x, output.z, reduce)
+            terms[entry.name] = entry.value(seen, step, reduce, self.seed)
         if self.partition is not None:
             terms |= self.partition.terms(self.model, x, output.codes, reduce, quantities=quantities)
         unknown = set(self.weights) - set(terms)
@@ -244,8 +216,6 @@ class Objective(nn.Module):
                 name: [float(w(s)) for s in steps] if callable(w) else float(w)
                 for name, w in self.weights.items()
             },
-            "penalties": [
-                [entry.name, repr(getattr(entry.penalty, "weight", None))] for entry in self.penalties
-            ],
-            "partition": None if self.partition is None else _name_of(self.partition),
+            "penalties": [entry.describe() for entry in self.penalties],
+            "partition": None if self.partition is None else name_of(self.partition),
         }
