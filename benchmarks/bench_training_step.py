@@ -1,7 +1,7 @@
 """The cost of a training step with the gauge, times that of a plain step.
 
-Both sides take turns in one process on one thread; process CPU time of whole steps (forward, backward, clipping, Adam).
-Asked: at most 1.5 with the gauge on a quarter of the rows, 2.2 on all.
+Both sides take turns in one process on one thread; process CPU time of whole steps: forward, backward,
+clipping, Adam. Asked: at most 1.5 with the gauge on a quarter of the rows, 2.2 on all.
 """
 
 import time
