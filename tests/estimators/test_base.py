@@ -364,7 +364,7 @@ def test_own_networks_are_copied_and_used(cls, X: np.ndarray) -> None:
         ({"hidden": "64"}, TypeError, "hidden: expected the widths"),
         ({"hidden": (0,)}, ValueError, "hidden: expected a whole number >= 1"),
         ({"random_state": "seed"}, ValueError, "cannot be used to seed"),
-        ({"penalties": [3]}, TypeError, "penalties: expected objects with penalize"),
+        ({"penalties": [3]}, TypeError, "penalties: expected objects of pullback.penalties or with penalize"),
         ({"partition": 3}, TypeError, "partition: expected an object with terms"),
     ],
 )
