@@ -57,6 +57,38 @@ def test_action_is_a_symmetric_positive_form_and_agrees_in_all_shapes(name, dtyp
     )
 
 
+@pytest.mark.parametrize(
+    "name", [name for name, ambient in AMBIENTS.items() if isinstance(ambient, A.Constant)]
+)
+def test_a_constant_weight_is_known_by_its_root(name, dtype):
+    """W v = U(Uᵀv), |Uᵀv|² = vᵀWv and tr W, for one vector a row and for several."""
+    ambient, y = AMBIENTS[name], outputs(name, dtype)
+    W = full_matrix(ambient, y)
+    near = {"rtol": 1e-12, "atol": 1e-13} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-5}
+    for shape in ((4, 5), (4, 5, 3)):
+        v = torch.randn(shape, generator=torch.Generator().manual_seed(2), dtype=dtype)
+        short = ambient.whiten(v)
+        torch.testing.assert_close(ambient.unwhiten(short), ambient.apply(y, v), **near)
+        torch.testing.assert_close(short.square().sum(1), (v * ambient.apply(y, v)).sum(1), **near)
+    traces = ambient.row_traces(4, 5)
+    assert traces.shape == (4,)
+    torch.testing.assert_close(traces.to(dtype), W.diagonal(dim1=1, dim2=2).sum(1), **near)
+    flattening = ambient.flattening().to(dtype)
+    torch.testing.assert_close(flattening(y), ambient.whiten(y), **near)
+
+
+def test_a_factor_of_its_own_for_each_row_is_a_root_too():
+    U = torch.randn(4, 5, 2, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    ambient, v = A.LowRank(U), outputs("LowRank")
+    torch.testing.assert_close(ambient.whiten(v), torch.einsum("npr,np->nr", U, v))
+    torch.testing.assert_close(ambient.apply(v, v), torch.einsum("npr,nqr,nq->np", U, U, v))
+    torch.testing.assert_close(ambient.row_traces(4, 5), torch.einsum("npr,npr->n", U, U))
+    moving = A.LowRank(lambda z: U)
+    assert not moving.constant
+    with pytest.raises(TypeError, match=r"factor: a function of z has no value at a data point; call"):
+        moving.whiten(v)
+
+
 @pytest.mark.parametrize("name", [name for name in AMBIENTS if name not in CURVED])
 def test_flattening_pulls_the_flat_metric_back_to_w(name):
     """W(y) = (d phi)ᵀ (d phi), to 1e-13 (acceptance 13)."""

@@ -15,7 +15,6 @@ from penalties.decoders import CONSTANT, MOVING, decoder, known, plain_value, re
 from pullback.ambient import Diagonal, Euclidean, Gaussian, LowRank
 from pullback.jets import Jet
 from pullback.penalties import IsometryPenalty, Penalty
-from pullback.penalties.weighting import row_traces
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "gam.npz"
 CHECKED = {**CONSTANT, **MOVING}
@@ -333,7 +332,7 @@ def test_one_weight_for_all_features_changes_no_shape() -> None:
         found = IsometryPenalty(decoder=net, ambient=space)
         torch.testing.assert_close(found.pullback_metric(z), 4 * plain.pullback_metric(z))
         torch.testing.assert_close(found.value(z), plain.value(z))
-        torch.testing.assert_close(row_traces(space, 5, 3), torch.full((5,), 12.0, dtype=torch.float64))
+        torch.testing.assert_close(space.row_traces(5, 3), torch.full((5,), 12.0, dtype=torch.float64))
 
 
 def test_the_likelihoods_ambient_is_the_gauges() -> None:

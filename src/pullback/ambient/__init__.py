@@ -5,6 +5,7 @@ the flattening map phi with W(y) = (d phi)ᵀ(d phi); then phi after a decoder i
 latent space, and every formula for surfaces in Euclidean space applies to it.
 """
 
+from pullback.ambient.base import Constant
 from pullback.ambient.fisher import Bernoulli, Categorical, Gaussian, NegativeBinomial, Poisson
 from pullback.ambient.flattenings import (
     BernoulliFlattening,
@@ -21,6 +22,7 @@ __all__ = [
     "BernoulliFlattening",
     "Categorical",
     "CategoricalFlattening",
+    "Constant",
     "Diagonal",
     "Euclidean",
     "Gaussian",

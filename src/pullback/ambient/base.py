@@ -2,7 +2,7 @@
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def per_feature(coefficient: Tensor, v: Tensor) -> Tensor:
@@ -37,3 +37,28 @@ class Quadratic:
     def quadratic(self, y: Float[Tensor, "n p"], v: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
         """Squared length vᵀ W(y) v of one vector per point."""
         return (v * self.apply(y, v)).sum(-1)
+
+
+class Constant(Quadratic):
+    """W = U Uᵀ that is the same at every value of the decoder: Uᵀ v, U m and tr W, never W."""
+
+    @property
+    def constant(self) -> bool:
+        """Whether U is known without a point."""
+        return True
+
+    def flattening(self) -> nn.Module | None:
+        """phi(y) = Uᵀ y, where U is one for all rows."""
+        raise NotImplementedError
+
+    def whiten(self, v: Float[Tensor, "n p *k"]) -> Float[Tensor, "n r *k"]:
+        """Uᵀ v, as long as v is by W: |Uᵀ v|² = vᵀ W v."""
+        raise NotImplementedError
+
+    def unwhiten(self, m: Float[Tensor, "n r *k"]) -> Float[Tensor, "n p *k"]:
+        """U m, so that W v = U (Uᵀ v)."""
+        raise NotImplementedError
+
+    def row_traces(self, n: int, p: int) -> Float[Tensor, " n"]:
+        """tr W of n rows with p features."""
+        raise NotImplementedError

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pullback.ambient.base import Quadratic, count_of, double, per_feature
+from pullback.ambient.base import Constant, Quadratic, count_of, double, per_feature
 from pullback.ambient.flattenings import (
     BernoulliFlattening,
     CategoricalFlattening,
@@ -18,7 +18,7 @@ from pullback.validation import check_positive
 
 
 @dataclass(frozen=True, eq=False)
-class Gaussian(Quadratic):
+class Gaussian(Constant):
     """Fisher metric of a normal with fixed standard deviation: W = diag(1/σ²) on the mean.
 
     Args:
@@ -38,6 +38,18 @@ class Gaussian(Quadratic):
     def apply(self, y: Float[Tensor, "n p"], v: Float[Tensor, "n p *k"]) -> Float[Tensor, "n p *k"]:
         """W v = v / σ²."""
         return v / per_feature(double(self.sigma).to(v), v) ** 2
+
+    def whiten(self, v: Float[Tensor, "n p *k"]) -> Float[Tensor, "n p *k"]:
+        """v / σ."""
+        return v / per_feature(double(self.sigma).to(v), v)
+
+    def unwhiten(self, m: Float[Tensor, "n p *k"]) -> Float[Tensor, "n p *k"]:
+        """m / σ."""
+        return self.whiten(m)
+
+    def row_traces(self, n: int, p: int) -> Float[Tensor, " n"]:
+        """Σ 1/σ²."""
+        return double(self.sigma).expand(p).pow(-2).sum().expand(n)
 
     def flattening(self) -> nn.Module:
         """phi(y) = y / σ."""

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pullback.ambient.base import Quadratic, count_of, double, per_feature
+from pullback.ambient.base import Constant, count_of, double, per_feature
 from pullback.ambient.flattenings import ScaleFlattening
 from pullback.validation import check_finite, check_positive
 
@@ -14,12 +15,24 @@ Factor = Tensor | Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Euclidean(Quadratic):
+class Euclidean(Constant):
     """W = I on the decoder's output."""
 
     def apply(self, y: Float[Tensor, "n p"], v: Float[Tensor, "n p *k"]) -> Float[Tensor, "n p *k"]:
         """W v = v."""
         return v
+
+    def whiten(self, v: Float[Tensor, "n p *k"]) -> Float[Tensor, "n p *k"]:
+        """v."""
+        return v
+
+    def unwhiten(self, m: Float[Tensor, "n p *k"]) -> Float[Tensor, "n p *k"]:
+        """m."""
+        return m
+
+    def row_traces(self, n: int, p: int) -> Float[Tensor, " n"]:
+        """p."""
+        return torch.full((n,), float(p), dtype=torch.float64)
 
     def flattening(self) -> nn.Module:
         """The identity."""
@@ -27,7 +40,7 @@ class Euclidean(Quadratic):
 
 
 @dataclass(frozen=True, eq=False)
-class Diagonal(Quadratic):
+class Diagonal(Constant):
     """W = diag(weight), one positive weight a feature.
 
     Args:
@@ -54,13 +67,25 @@ class Diagonal(Quadratic):
         """W v = weight · v."""
         return per_feature(double(self.weight).to(v), v) * v
 
+    def whiten(self, v: Float[Tensor, "n p *k"]) -> Float[Tensor, "n p *k"]:
+        """√weight · v."""
+        return per_feature(double(self.weight).to(v).sqrt(), v) * v
+
+    def unwhiten(self, m: Float[Tensor, "n p *k"]) -> Float[Tensor, "n p *k"]:
+        """√weight · m."""
+        return self.whiten(m)
+
+    def row_traces(self, n: int, p: int) -> Float[Tensor, " n"]:
+        """Σ weight."""
+        return double(self.weight).expand(p).sum().expand(n)
+
     def flattening(self) -> nn.Module:
         """phi(y) = √weight · y."""
         return ScaleFlattening(double(self.weight), 0.5)
 
 
 @dataclass(frozen=True, eq=False)
-class LowRank(Quadratic):
+class LowRank(Constant):
     """W = U Uᵀ with a factor U of r columns; W is never formed.
 
     Args:
@@ -109,23 +134,36 @@ class LowRank(Quadratic):
             raise TypeError("factor: a function of z has no value at a data point; call ambient.at(z) first")
         return self.factor
 
-    def project(self, v: Float[Tensor, "n p *k"]) -> Float[Tensor, "n r *k"]:
+    @property
+    def constant(self) -> bool:
+        """Whether the factor is a tensor."""
+        return isinstance(self.factor, Tensor)
+
+    def whiten(self, v: Float[Tensor, "n p *k"]) -> Float[Tensor, "n r *k"]:
         """Uᵀ v, the only product with v that a computation needs."""
         factor = self._matrix().to(v)
         if v.ndim == 3:
             return factor.mT @ v
         return v @ factor if factor.ndim == 2 else (factor.mT @ v.unsqueeze(-1)).squeeze(-1)
 
+    def unwhiten(self, m: Float[Tensor, "n r *k"]) -> Float[Tensor, "n p *k"]:
+        """U m."""
+        factor = self._matrix().to(m)
+        if m.ndim == 3:
+            return factor @ m
+        return m @ factor.mT if factor.ndim == 2 else (factor @ m.unsqueeze(-1)).squeeze(-1)
+
+    def row_traces(self, n: int, p: int) -> Float[Tensor, " n"]:
+        """|U|² of each row's factor."""
+        return self._matrix().square().sum((-2, -1)).expand(n)
+
     def apply(self, y: Float[Tensor, "n p"], v: Float[Tensor, "n p *k"]) -> Float[Tensor, "n p *k"]:
         """W v = U (Uᵀ v)."""
-        factor, short = self._matrix().to(v), self.project(v)
-        if v.ndim == 3:
-            return factor @ short
-        return short @ factor.mT if factor.ndim == 2 else (factor @ short.unsqueeze(-1)).squeeze(-1)
+        return self.unwhiten(self.whiten(v))
 
     def quadratic(self, y: Float[Tensor, "n p"], v: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
         """|Uᵀ v|²."""
-        return self.project(v).square().sum(-1)
+        return self.whiten(v).square().sum(-1)
 
     def flattening(self) -> nn.Module | None:
         """phi(y) = Uᵀ y as a bias-free linear layer; None where U changes from row to row."""

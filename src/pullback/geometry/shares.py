@@ -324,10 +324,10 @@ def _factors(metric: BaseMetric, z: Float[Tensor, "m d"]) -> tuple[Split, int]:
     def split(curves: Curves) -> Parts:
         if isinstance(ambient.factor, Tensor):
             flat = _images(metric.decoder, curves).diff(dim=1).flatten(0, 1)
-            steps = ambient.project(flat)
+            steps = ambient.whiten(flat)
         else:
             _, v, here = _pushed(metric, curves)
-            steps = here.project(v)
+            steps = here.whiten(v)
         steps = steps.unflatten(0, (len(curves), curves.shape[1] - 1))
         return _summed(steps.square(), steps)
 

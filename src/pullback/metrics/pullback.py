@@ -87,7 +87,7 @@ class PullbackMetric(BaseMetric):
     def _flattened(self, z: Tensor) -> Tensor:
         # Moving a module to the dtype of z would leave a tensor of a transform in it.
         if isinstance(self.ambient, LowRank):
-            return self.ambient.project(self._rows(z))
+            return self.ambient.whiten(self._rows(z))
         assert self._flattening is not None
         return as_rows(self._flattening(self.decoder(z) if self._by_groups else self._rows(z)))
 
@@ -159,7 +159,7 @@ class PullbackMetric(BaseMetric):
         assert isinstance(ambient, LowRank)
 
         def part(z: Tensor) -> Tensor:
-            return reduction(ambient.at(z).project(derivatives(self._rows, z, 1)[1]))
+            return reduction(ambient.at(z).whiten(derivatives(self._rows, z, 1)[1]))
 
         r = sum(rank for _, rank in self._factors(z) or ())
         size = embedded.points_at_once(self._rows, z, 2 + z.shape[1] + r)

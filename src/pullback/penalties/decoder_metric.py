@@ -18,7 +18,7 @@ from pullback.jets.state import start
 from pullback.jets.tail import split, tail_matrix
 from pullback.jets.taylor import layers_of, propagate
 from pullback.penalties.chain_metric import chain_metric
-from pullback.penalties.weighting import check_fits, embedding, is_constant, whiten
+from pullback.penalties.weighting import check_fits, embedding
 from pullback.typing import Ambient, Map
 
 
@@ -35,7 +35,7 @@ def pulled_metric(decoder: Map, z: Float[Tensor, "n d"], ambient: Ambient) -> Fl
         return _by_apply(decoder, z, ambient)
     f, constant = found
     if not isinstance(constant, Euclidean):
-        M = whiten(constant, _jacobian(f, z, constant))
+        M = constant.whiten(_jacobian(f, z, constant))
         return M.mT @ M
     return _by_layers(f, z)
 
@@ -58,9 +58,8 @@ def _jacobian(f: Map, z: Tensor, ambient: Ambient) -> Tensor:
 def _by_apply(decoder: Map, z: Tensor, ambient: Ambient) -> Tensor:
     """W(y) that no flattening has: Jᵀ (W J)."""
     value, J = jacobian_at(decoder, z)
-    if isinstance(ambient, LowRank) and not is_constant(ambient):
-        ambient = ambient.at(z)
-        M = ambient.project(J)
+    if isinstance(ambient, LowRank) and not ambient.constant:
+        M = ambient.at(z).whiten(J)
         return M.mT @ M
     g = J.mT @ ambient.apply(value, J)
     return (g + g.mT) / 2

@@ -20,10 +20,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullback.ambient import Constant
 from pullback.jets import Jet, jet, metric_jet
 from pullback.penalties.decoder_metric import jacobian_at, pulled_metric
 from pullback.penalties.kernels import contract, gram, times
-from pullback.penalties.weighting import check_constant, check_fits, embedding, unwhiten, whiten
+from pullback.penalties.weighting import check_fits, checked_constant, embedding
 from pullback.typing import Ambient, Map
 
 
@@ -37,13 +38,13 @@ class GivenJet:
     jacobian: Float[Tensor, "n p d"]
     hessian: Float[Tensor, "n p d d"] | None
     third: Float[Tensor, "n p d d d"] | None
-    ambient: Ambient
+    ambient: Constant
     scale: float = 1.0
 
     @staticmethod
     def of(known: Jet, ambient: Ambient) -> "GivenJet":
         """The evidence of a jet, checked against the ambient."""
-        check_constant(ambient)
+        ambient = checked_constant(ambient)
         J = known.jacobian
         assert J is not None
         check_fits(ambient, J.shape[0], J.shape[1])
@@ -58,12 +59,12 @@ class GivenJet:
     @cached_property
     def short(self) -> Float[Tensor, "n r d"]:
         """M = UᵀJ, (n, r, d)."""
-        return whiten(self.ambient, self.jacobian)
+        return self.ambient.whiten(self.jacobian)
 
     @cached_property
     def weighted(self) -> Float[Tensor, "n p d"]:
         """W J = U M, (n, p, d)."""
-        return unwhiten(self.ambient, self.short)
+        return self.ambient.unwhiten(self.short)
 
     @cached_property
     def metric(self) -> Float[Tensor, "n d d"]:
@@ -97,7 +98,7 @@ class GivenJet:
         """K against 2 W J A, and 2 Σ_ab A_ab (UᵀH_ac)·(UᵀH_be)."""
         assert self.hessian is not None
         n, p, d = self.jacobian.shape
-        short = whiten(self.ambient, self.hessian.reshape(n, p, d * d))
+        short = self.ambient.whiten(self.hessian.reshape(n, p, d * d))
         r = short.shape[1]
         mixed = torch.einsum("nab,niac->nibc", (2 * A).to(short), short.reshape(n, r, d, d))
         return self._third_along(A) + mixed.reshape(n, r * d, d).mT @ short.reshape(n, r * d, d)
@@ -105,7 +106,7 @@ class GivenJet:
     def along(self, A: Float[Tensor, "n d d"], v: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         assert self.hessian is not None
         change = torch.einsum("niac,nc->nia", self.hessian, v)
-        weighted = unwhiten(self.ambient, whiten(self.ambient, change))
+        weighted = self.ambient.unwhiten(self.ambient.whiten(change))
         straight = contract(times(weighted, (2 * A).to(weighted)), self.hessian)
         return straight + torch.bmm(self._third_along(A), v.unsqueeze(-1)).squeeze(-1)
 

@@ -17,9 +17,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pullback.ambient import Constant
 from pullback.jets import directional_jet
 from pullback.penalties.gauge import check_mean, eye_like, traces
-from pullback.penalties.weighting import embedding, unwhiten, whiten
+from pullback.penalties.weighting import embedding
 from pullback.typing import Ambient, Map
 
 Estimator = Literal["auto", "exact", "hutchinson"]
@@ -117,7 +118,7 @@ def _signs(z: Tensor, probes: int, generator: torch.Generator | None) -> Tensor:
     return (2 * bits - 1).to(z)
 
 
-def _metric_times(f: Map, points: Tensor, v: Tensor, ambient: Ambient, probes: int) -> Tensor:
+def _metric_times(f: Map, points: Tensor, v: Tensor, ambient: Constant, probes: int) -> Tensor:
     """g v = Jᵀ W (J v): a directional derivative and a reverse sweep, both with graph."""
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -125,12 +126,12 @@ def _metric_times(f: Map, points: Tensor, v: Tensor, ambient: Ambient, probes: i
         along = directional_jet(f, at, v, order=1)
         ambient = _repeated(ambient, probes)
         pushed = along.first.unsqueeze(-1)
-        weighted = unwhiten(ambient, whiten(ambient, pushed)).squeeze(-1)
+        weighted = ambient.unwhiten(ambient.whiten(pushed)).squeeze(-1)
         (product,) = torch.autograd.grad(along.value, at, weighted, create_graph=keep)
     return product
 
 
-def _repeated(ambient: Ambient, probes: int) -> Ambient:
+def _repeated(ambient: Constant, probes: int) -> Constant:
     """An ambient with one factor a row, for rows that stand there once a probe."""
     factor = getattr(ambient, "factor", None)
     if probes == 1 or not isinstance(factor, Tensor) or factor.ndim == 2:
