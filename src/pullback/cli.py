@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 failed (one line on stderr says why and what to try), 2 wr
 import json
 import shlex
 import sys
-import tomllib
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,10 +15,10 @@ from rich.console import Console
 
 import pullback as pb
 from pullback.run_folder import (
-    PLAIN_FOLDER,
     REPORT_FILE,
     check_folder,
     code_columns,
+    fit_plain,
     open_plain,
     open_run,
     read_codes,
@@ -27,6 +26,7 @@ from pullback.run_folder import (
     values_of,
     write_record,
 )
+from pullback.run_options import make_estimator, parse_options, read_config
 from pullback.run_paths import (
     check_outputs,
     draw,
@@ -51,7 +51,6 @@ Model = Literal["vae", "autoencoder"]
 Family = Literal["gaussian", "bernoulli", "poisson", "negative_binomial", "categorical"]
 Scale = Literal["auto", "global", "standard", "minmax", "maxabs", "center", "none"]
 
-MODELS = {"vae": "VAE", "autoencoder": "Autoencoder"}
 DEPENDENCIES = ("torch", "numpy", "scipy", "scikit-learn", "lightning", "bokeh", "matplotlib", "pandas")
 
 Data = Annotated[
@@ -202,13 +201,13 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Train a model on DATA; write the model, the codes and the report to a folder."""
-    from_file = _read_config(config)
+    from_file = read_config(config)
     reading = from_file.pop("data", {}) | _given(
         label=label, id=identifier, drop=drop, missing=missing, categorical=categorical, layer=layer, key=key
     )
     chosen = model or from_file.pop("model", "vae")
     from_file.pop("model", None)
-    settings = {"random_state": seed} | from_file | _parse_options(option or [])
+    settings = {"random_state": seed} | from_file | parse_options(option or [])
     settings |= _given(
         latent_dim=latent_dim,
         likelihood=likelihood,
@@ -248,7 +247,7 @@ def _fit_and_report(
     report: bool = True,
     twin: bool = False,
 ) -> None:
-    estimator = _make_estimator(model, settings)
+    estimator = make_estimator(model, settings)
     if (out / "config.json").exists() and not (overwrite or resume):
         raise FileExistsError(f"{out}: already holds a model; pass --overwrite or choose another --out")
     check_folder(out)
@@ -259,7 +258,7 @@ def _fit_and_report(
     values = values_of(dataset)
     estimator.fit(values)
     estimator.save(out, overwrite=True)
-    plain = _fit_plain(estimator, values, out) if twin else None
+    plain = fit_plain(estimator, values, out) if twin else None
     command = shlex.join(["pullback", *sys.argv[1:]])
     record = {"data": data, "reading": reading, "command": command, "plain": plain is not None}
     write_record(out, dataset, estimator.embedding_, **record)
@@ -294,16 +293,6 @@ def _fit_and_report(
             console.print(f"note: {estimator.message_}", style="yellow")
         if report:
             console.print(f"report: {summary['report']}")
-
-
-def _fit_plain(estimator: Any, values: Any, out: Path) -> Any:
-    """The same model trained without its penalties, saved beside it."""
-    plain = type(estimator)(**estimator.get_params(deep=False))
-    folder = out / PLAIN_FOLDER
-    plain.set_params(penalties=(), checkpoint_dir=str(folder / "checkpoint"))
-    plain.fit(values)
-    plain.save(folder, overwrite=True)
-    return plain
 
 
 @app.command()
@@ -451,40 +440,6 @@ def info(
         _print_json(facts)
         return
     _print_facts(facts)
-
-
-def _make_estimator(model: str, settings: dict[str, Any]) -> Any:
-    if model not in MODELS:
-        raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {model!r}")
-    estimator = getattr(pb, MODELS[model])()
-    known = estimator.get_params()
-    for name in settings:
-        if name not in known:
-            raise typer.BadParameter(f"{name}: {model} has no such option; it has {', '.join(sorted(known))}")
-    return estimator.set_params(**settings)
-
-
-def _read_config(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        return tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path}: not valid TOML: {error}") from error
-
-
-def _parse_options(pairs: list[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` with VALUE as in TOML; a bare word is a string."""
-    options = {}
-    for text in pairs:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"--set: expected NAME=VALUE, got {text!r}")
-        try:
-            options[name] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            options[name] = value
-    return options
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -57,6 +57,16 @@ def open_run(run: Path) -> tuple[Any, dict[str, Any]]:
     return model, {"data": None, "reading": {}} | record
 
 
+def fit_plain(estimator: Any, values: Any, run: Path) -> Any:
+    """Train the same model without its penalties and save it beside that of the run."""
+    plain = type(estimator)(**estimator.get_params(deep=False))
+    folder = run / PLAIN_FOLDER
+    plain.set_params(penalties=(), checkpoint_dir=str(folder / "checkpoint"))
+    plain.fit(values)
+    plain.save(folder, overwrite=True)
+    return plain
+
+
 def open_plain(run: Path, record: dict[str, Any]) -> Any:
     """The same model trained without its penalties, or None."""
     return pb.load(run / PLAIN_FOLDER) if record.get("plain") else None

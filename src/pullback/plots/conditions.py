@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 
 from pullback.metrics import as_metric
 from pullback.plots.arguments import check_array, check_dims
-from pullback.plots.field import grid_points, latent_box, latent_tensor, light_metric, remoteness, veil_of
+from pullback.plots.field import grid_points, latent_box, latent_tensor, light_metric, remoteness
 from pullback.plots.latent import factor_ticks
 from pullback.plots.plane import plane_of
 from pullback.plots.style import POINT, axes_or_new, condition_colormap, finish
-from pullback.plots.veiled import draw_veiled, scale_beside
+from pullback.plots.veiled import VeiledField, draw_veiled, scale_beside
 from pullback.validation import check_positive, check_whole
 
 RESOLUTION = 70
@@ -24,17 +24,8 @@ LEAST_LIMIT = 2.0
 
 
 @dataclass(frozen=True)
-class ConditionField:
+class ConditionField(VeiledField):
     """Condition numbers on a regular grid of a plane; infinity where the metric is singular."""
-
-    box: Float[np.ndarray, "2 2"]
-    values: Float[np.ndarray, "rows columns"]
-    remoteness: Float[np.ndarray, "rows columns"]
-
-    @property
-    def veil(self) -> Float[np.ndarray, "rows columns"]:
-        """How far each grid point fades to grey."""
-        return veil_of(self.remoteness)
 
     @property
     def limit(self) -> float:

@@ -21,11 +21,10 @@ from pullback.plots.field import (
     regular,
     remoteness,
     tensor_at,
-    veil_of,
 )
 from pullback.plots.plane import Plane, plane_of
 from pullback.plots.style import MUTED, POINT, axes_or_new, diverging_colormap, finish
-from pullback.plots.veiled import draw_veiled, scale_beside
+from pullback.plots.veiled import VeiledField, draw_veiled, scale_beside
 from pullback.validation import check_whole
 
 RESOLUTION = 70
@@ -43,17 +42,8 @@ KINKS = (
 
 
 @dataclass(frozen=True)
-class CurvatureField:
+class CurvatureField(VeiledField):
     """Gaussian curvature on a regular grid of a latent space of two dimensions; NaN far off the data."""
-
-    box: Float[np.ndarray, "2 2"]
-    values: Float[np.ndarray, "rows columns"]
-    remoteness: Float[np.ndarray, "rows columns"]
-
-    @property
-    def veil(self) -> Float[np.ndarray, "rows columns"]:
-        """How far each grid point fades to grey."""
-        return veil_of(self.remoteness)
 
     @property
     def limit(self) -> float:

@@ -1,5 +1,6 @@
 """A field over the latent map that fades where there are no data, and its scale, on matplotlib's Axes."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,28 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, to_rgba
 
+from pullback.plots.field import veil_of
 from pullback.plots.style import GROUND
+
+
+@dataclass(frozen=True)
+class VeiledField:
+    """Numbers on a regular grid of a latent plane, and how far each place is from the data.
+
+    Attributes:
+        box: ends of both axes, (2, 2).
+        values: at the grid points.
+        remoteness: 0 at the data, above 1 off them.
+    """
+
+    box: Float[np.ndarray, "2 2"]
+    values: Float[np.ndarray, "rows columns"]
+    remoteness: Float[np.ndarray, "rows columns"]
+
+    @property
+    def veil(self) -> Float[np.ndarray, "rows columns"]:
+        """How far each grid point fades to grey."""
+        return veil_of(self.remoteness)
 
 
 def draw_veiled(

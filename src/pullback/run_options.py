@@ -1,0 +1,47 @@
+"""Options of a fit, from the command line and from a file, and the estimator that they make."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import typer
+
+import pullback as pb
+
+MODELS = {"vae": "VAE", "autoencoder": "Autoencoder"}
+
+
+def make_estimator(model: str, settings: dict[str, Any]) -> Any:
+    """An estimator by the name of its kind, with options that it knows."""
+    if model not in MODELS:
+        raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {model!r}")
+    estimator = getattr(pb, MODELS[model])()
+    known = estimator.get_params()
+    for name in settings:
+        if name not in known:
+            raise typer.BadParameter(f"{name}: {model} has no such option; it has {', '.join(sorted(known))}")
+    return estimator.set_params(**settings)
+
+
+def read_config(path: Path | None) -> dict[str, Any]:
+    """The options of a TOML file."""
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: not valid TOML: {error}") from error
+
+
+def parse_options(pairs: list[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` with VALUE as in TOML; a bare word is a string."""
+    options = {}
+    for text in pairs:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--set: expected NAME=VALUE, got {text!r}")
+        try:
+            options[name] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            options[name] = value
+    return options
