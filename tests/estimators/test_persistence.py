@@ -17,10 +17,18 @@ from torch import nn
 
 import pullback as pb
 from pullback import VAE, Autoencoder
+from pullback.ambient import LowRank
 from pullback.estimators import registry
 from pullback.estimators.registry import KIND, describe, is_omitted, rebuild
 from pullback.io import CONFIG_FILE, TENSOR_FILE, FormatError, load_model, save_model
-from pullback.models import Bernoulli, Categorical, Gaussian, NegativeBinomial, Poisson
+from pullback.models import (
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    NegativeBinomial,
+    Poisson,
+    WeightedGaussian,
+)
 from pullback.training import LinearWarmup
 
 BOTH = pytest.mark.parametrize("cls", [Autoencoder, VAE])
@@ -110,6 +118,7 @@ def test_round_trip(cls, X: np.ndarray, dtype: torch.dtype, tmp_path: Path) -> N
         {"likelihood": Gaussian(0.5)},
         {"likelihood": Gaussian("per_feature", n_features=5)},
         {"likelihood": Gaussian("network")},
+        {"likelihood": WeightedGaussian(LowRank(torch.eye(5)[:, :3], provenance="behavioral_fisher"))},
         {"random_state": None},
         {"patience": None, "gradient_clip": 1.0, "weight_decay": 0.1, "lr_schedule": "cosine"},
     ],

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -9,9 +10,10 @@ from torch import Tensor, nn
 
 from pullback.ambient.base import Constant, count_of, double, per_feature
 from pullback.ambient.flattenings import ScaleFlattening
-from pullback.validation import check_finite, check_positive
+from pullback.validation import check_choice, check_finite, check_positive
 
 Factor = Tensor | Callable[[Tensor], Tensor]
+Provenance = Literal["behavioral_fisher", "whitened_structured", "output_fisher", "output_fisher_downstream"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +93,11 @@ class LowRank(Constant):
     Args:
         factor: U (p, r); or one factor a row, (n, p, r), for the rows that it was made for; or a function of
             the latent point, (n, d) -> (n, p, r).
+        provenance: where the factor comes from, which decides whether it weighs a likelihood, too. From
+            probes of behaviour or a whitening of structured noise, "behavioral_fisher" and
+            "whitened_structured", or if nothing is said, it does. The Fisher information of a model's output
+            near ("output_fisher") or further on ("output_fisher_downstream") measures only: errors weighed by
+            it would count the model's own certainty twice.
     Gotchas: geometry at arbitrary latent points needs (p, r) or the function. For r < d the pullback is
         degenerate; for r = d it is flat.
     Example:
@@ -100,8 +107,11 @@ class LowRank(Constant):
     """
 
     factor: Factor
+    provenance: Provenance | None = None
 
     def __post_init__(self) -> None:
+        if self.provenance is not None:
+            check_choice("provenance", self.provenance, get_args(Provenance))
         if not isinstance(self.factor, Tensor):
             if not callable(self.factor):
                 raise TypeError(
@@ -127,12 +137,18 @@ class LowRank(Constant):
         # Without the checks of a new one: under a transform the numbers cannot be looked at.
         here = object.__new__(LowRank)
         object.__setattr__(here, "factor", self.factor(z))
+        object.__setattr__(here, "provenance", self.provenance)
         return here
 
     def _matrix(self) -> Tensor:
         if not isinstance(self.factor, Tensor):
             raise TypeError("factor: a function of z has no value at a data point; call ambient.at(z) first")
         return self.factor
+
+    @property
+    def weighs_likelihood(self) -> bool:
+        """Whether a likelihood that is given this weight whitens its errors by it."""
+        return self.provenance not in ("output_fisher", "output_fisher_downstream")
 
     @property
     def constant(self) -> bool:

@@ -19,6 +19,7 @@ from pullback.estimators.scaling import build_transformer, describe_transformer
 from pullback.io import FormatError
 from pullback.models.blocks import ACTIVATIONS
 from pullback.models.likelihoods import Bernoulli, Categorical, Gaussian, NegativeBinomial, Poisson
+from pullback.models.weighted import WeightedGaussian
 from pullback.training import LinearWarmup
 
 KIND = "$kind"
@@ -99,6 +100,7 @@ _LIKELIHOODS: dict[type, tuple[str, ...]] = {
     Poisson: ("library",),
     NegativeBinomial: ("dispersion", "library"),
     Categorical: ("n_classes", "one_hot", "n_features"),
+    WeightedGaussian: ("weight",),
 }
 _PER_FEATURE = ("Gaussian", "NegativeBinomial")
 

@@ -20,6 +20,7 @@ from pullback.models.likelihoods import (
 )
 from pullback.models.marginal import LogLikelihood
 from pullback.models.vae import VAE, GaussianPosterior
+from pullback.models.weighted import WeightedGaussian
 
 __all__ = [
     "MLP",
@@ -38,6 +39,7 @@ __all__ = [
     "Product",
     "Residual",
     "Sine",
+    "WeightedGaussian",
     "make_activation",
     "make_likelihood",
 ]

@@ -10,6 +10,7 @@ estimate.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pullback.ambient import Constant
+from pullback.ambient import Constant, LowRank
 from pullback.jets import directional_jet
 from pullback.penalties.gauge import check_mean, eye_like, traces
 from pullback.penalties.weighting import embedding
@@ -133,10 +134,12 @@ def _metric_times(f: Map, points: Tensor, v: Tensor, ambient: Constant, probes: 
 
 def _repeated(ambient: Constant, probes: int) -> Constant:
     """An ambient with one factor a row, for rows that stand there once a probe."""
-    factor = getattr(ambient, "factor", None)
-    if probes == 1 or not isinstance(factor, Tensor) or factor.ndim == 2:
+    if probes == 1 or not isinstance(ambient, LowRank):
         return ambient
-    return type(ambient)(factor.repeat(probes, 1, 1))  # type: ignore[call-arg]
+    factor = ambient.factor
+    if not isinstance(factor, Tensor) or factor.ndim == 2:
+        return ambient
+    return replace(ambient, factor=factor.repeat(probes, 1, 1))
 
 
 def _reference_times(reference: Tensor, v: Tensor, z: Tensor, probes: int) -> Tensor:
