@@ -8,6 +8,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from pullback.jets import Product, Residual, Stack
+from pullback.jets.checks import check_map
 from pullback.jets.rules import LEAVES, Elementwise, Piecewise
 from pullback.jets.taylor import layers_of
 from pullback.metrics.compact import leaves
@@ -61,6 +62,11 @@ def output_width(decoder: Map) -> int | None:
         if not isinstance(layer.rule, Elementwise | Piecewise):
             break
     return None
+
+
+def width_at(f: Map, z: Tensor) -> int:
+    """p, by evaluating the first of the points."""
+    return as_rows(f(check_map(f, z[:1]))).shape[1]
 
 
 def coupled_layers(f: Map) -> list[nn.Module]:

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from pullback.metrics.base import SumMetric
-from pullback.metrics.decoders import as_rows, output_width
+from pullback.metrics.decoders import output_width, width_at
 from pullback.metrics.pullback import PullbackMetric
 from pullback.typing import Ambient, Map
 
@@ -44,7 +44,7 @@ class ExpectedPullbackMetric(SumMetric):
     def _check(self, z: Tensor, *, rank: bool = True) -> None:
         super()._check(z, rank=rank)
         if not self._alike and len(z):
-            self._check_widths(*(as_rows(f(z[:1])).shape[1] for f in (self.mean, self.scale)))
+            self._check_widths(width_at(self.mean, z), width_at(self.scale, z))
             self._alike = True
 
     def _check_widths(self, mean: int | None, scale: int | None) -> None:

@@ -17,6 +17,7 @@ from pullback.metrics.decoders import (
     coupled_layers,
     input_width,
     output_width,
+    width_at,
     with_rows,
 )
 from pullback.typing import Ambient, Map
@@ -111,7 +112,7 @@ class PullbackMetric(BaseMetric):
             return
         ambient = self.ambient.at(z[:1]) if isinstance(self.ambient, LowRank) else self.ambient
         if getattr(ambient, "features", None) is not None:
-            self._check_width(self._rows(z[:1]).shape[1], ambient)
+            self._check_width(width_at(self._rows, z), ambient)
         self._fits = True
 
     def _check_width(self, p: int | None, ambient: Ambient) -> None:
