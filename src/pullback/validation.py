@@ -33,6 +33,13 @@ def check_whole(name: str, value: object, *, minimum: int = 1) -> None:
         raise ValueError(f"{name}: expected a whole number >= {minimum}, got {value}")
 
 
+def check_tensor(name: str, value: object) -> Tensor:
+    """Return ``value`` if it is a tensor; raise ``TypeError`` if not."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}; use torch.as_tensor")
+    return value
+
+
 def check_finite(name: str, tensor: Tensor) -> None:
     """Raise ``ValueError`` naming the first row with NaN or infinity."""
     finite = torch.isfinite(tensor)

@@ -49,6 +49,10 @@ CASES: dict[str, Case] = {
     "decoder incoherence, plain": Case(
         lambda: DecoderIncoherencePenalty([3, 4], 0.8, normalize="none", dim=4), bounds=False
     ),
+    "decoder incoherence, grams": Case(
+        lambda: DecoderIncoherencePenalty([2, 1, 4], 0.8, cooccurrence=CO, normalize="grams", dim=4),
+        bounds=False,
+    ),
     "ordered beta Bernoulli": Case(lambda: OrderedBetaBernoulliPenalty(1.5, 0.7, 0.9, dim=4)),
     "block orthogonality": Case(lambda: BlockOrthogonalityPenalty([[0, 3], [1]], 0.8, dim=4)),
     "ivae ridge": Case(lambda: IvaeRidgeMeanGaugePenalty(draw(7, 2, seed=5), 0.8, dim=4)),
@@ -62,6 +66,8 @@ CASES: dict[str, Case] = {
     "orthogonality, n_eff": Case(lambda: OrthogonalityPenalty(0.8, n_eff=3, dim=4)),
     "nuclear norm": Case(lambda: NuclearNormPenalty(0.8, eps=0.3, dim=4)),
     "nuclear norm, few rows": Case(lambda: NuclearNormPenalty(0.8, eps=0.3, dim=4), rows=2),
+    "nuclear norm, largest": Case(lambda: NuclearNormPenalty(0.8, eps=0.3, max_rank=2, dim=4)),
+    "nuclear norm, more than there are": Case(lambda: NuclearNormPenalty(0.8, eps=0.3, max_rank=9, dim=4)),
     "total variation": Case(lambda: TotalVariationPenalty(0.8, eps=0.2, dim=4)),
     "total variation, edges": Case(lambda: TotalVariationPenalty(0.8, edges=EDGES, eps=0.2, dim=4)),
     "softmax": Case(lambda: SoftmaxAssignmentSparsityPenalty(0.8, 1.3, k_atoms=4)),

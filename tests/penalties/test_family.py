@@ -90,6 +90,23 @@ def test_equals_the_peer(golden: dict[str, Tensor], name: str) -> None:
     assert relative(penalty.hvp(T, v), golden[f"fam_{name}_out_hvp"]) <= hessian_tolerance
 
 
+def test_the_largest_singular_values_equal_the_peers(golden: dict[str, Tensor]) -> None:
+    # what gamfit 0.1.274 returns for max_rank = 1, 2, 3 at weight 1
+    for rank, value in ((1, 3.509167947009133), (2, 5.998432111673463), (3, 8.294564885495081)):
+        found = NuclearNormPenalty(max_rank=rank).value(golden["fam_t"])
+        assert found.item() == pytest.approx(value, rel=1e-12)
+
+
+def test_blocks_that_span_the_same_are_aligned_as_kernels() -> None:
+    B = draw(3, 5)
+    Q = torch.linalg.qr(draw(3, 3, seed=1)).Q
+    penalty = DecoderIncoherencePenalty([3, 3], 2.0, normalize="grams")
+    assert penalty.value(torch.cat([B, 7 * Q @ B])).item() == pytest.approx(1.0)
+    singles = draw(3, 5, seed=2)
+    by_blocks = DecoderIncoherencePenalty([1, 1, 1]).value(singles)
+    assert DecoderIncoherencePenalty([1, 1, 1], normalize="grams").value(singles) == pytest.approx(by_blocks)
+
+
 def test_relevance_gradient_equals_the_peer(golden: dict[str, Tensor]) -> None:
     found = ARDPenalty(4, 0.6).grad_rho(golden["fam_t"])
     assert relative(found, golden["fam_ard_out_grad_rho"]) <= 1e-12
@@ -119,10 +136,37 @@ def test_values_that_can_be_computed_by_hand() -> None:
 
 
 def test_empty_targets_are_zero() -> None:
-    for penalty in (OrthogonalityPenalty(), NuclearNormPenalty(), SoftmaxAssignmentSparsityPenalty()):
+    for penalty in (
+        OrthogonalityPenalty(),
+        NuclearNormPenalty(),
+        TotalVariationPenalty(),
+        OrderedBetaBernoulliPenalty(),
+        BlockOrthogonalityPenalty([[0], [1]]),
+        ARDPenalty(3),
+        NestedPrefixPenalty([1, 3]),
+        SoftmaxAssignmentSparsityPenalty(k_atoms=3, reduction="mean"),
+        SumPenalty([OrthogonalityPenalty(), ARDPenalty(3)]),
+    ):
         empty = torch.zeros(0, 3)
         assert penalty.value(empty).item() == 0
         assert penalty.grad_target(empty).shape == penalty.hvp(empty, empty).shape == (0, 3)
+        assert penalty.psd_majorizer_hvp(empty, empty).shape == penalty.hessian_diag(empty).shape == (0, 3)
+        assert not penalty.grad_rho(empty).any()
+    for prior in (SoftmaxAssignmentSparsityPenalty(k_atoms=3, reduction="mean"), ARDPenalty(3)):
+        assert prior.neg_log_prior(torch.zeros(0, 3)).item() == 0
+
+
+def test_sums_act_on_what_their_members_do() -> None:
+    blocks = [DecoderIncoherencePenalty([2, 3]), DecoderIncoherencePenalty([1, 4])]
+    assert SumPenalty(blocks).tier == "beta"
+    assert SumPenalty([OrthogonalityPenalty()]).tier == "psi"
+    T, one = draw(5, 3), torch.tensor(0.3, dtype=torch.float64)
+    assert SumPenalty([ARDPenalty(3), OrthogonalityPenalty()]).value(T, one) == pytest.approx(
+        ARDPenalty(3).value(T, 0.3) + OrthogonalityPenalty().value(T, 0.3)
+    )
+    assert SumPenalty([ARDPenalty(3)]).neg_log_prior(T) == ARDPenalty(3).value(T)
+    with pytest.raises(UnnormalisedPriorError, match="several priors"):
+        SumPenalty([ARDPenalty(3), OrthogonalityPenalty()]).neg_log_prior(T)
 
 
 def test_sum_adds_members_and_concatenates_strengths() -> None:
@@ -179,7 +223,7 @@ def test_quadratic_normalisers() -> None:
 
 def test_negative_strengths_have_no_majorizer() -> None:
     T = draw(5, 3)
-    with pytest.raises(ValueError, match="weight: expected >= 0"):
+    with pytest.raises(ValueError, match="weight: expected a strength >= 0"):
         OrthogonalityPenalty(-1.0).psd_majorizer_hvp(T, T)
     assert relative(OrthogonalityPenalty(-1.0).value(T), -OrthogonalityPenalty().value(T)) == 0
 
@@ -224,6 +268,20 @@ BAD = [
     (lambda: NuclearNormPenalty(eps=0.0), ValueError, "eps"),
     (lambda: TotalVariationPenalty(edges=torch.zeros(3, 3).long()), ValueError, "edges"),
     (lambda: TotalVariationPenalty(edges=torch.tensor([[0, 9]])).value(T23), ValueError, "below n=2"),
+    (lambda: ARDPenalty(2, schedule=lambda step: 1.0 - step).apply_schedule(1), ValueError, "weight: .*> 0"),
+    (lambda: OrthogonalityPenalty(dim=0), ValueError, "dim: expected"),
+    (lambda: OrthogonalityPenalty("strong"), TypeError, "weight: expected a number or a function"),
+    (lambda: NestedPrefixPenalty([1, 2], [-1.0, 1.0]).psd_majorizer_diag(T23), ValueError, "got -1;"),
+    (lambda: NuclearNormPenalty(max_rank=0), ValueError, "max_rank: expected"),
+    (lambda: DecoderIncoherencePenalty([]), ValueError, "block_sizes: expected at least one"),
+    (lambda: DecoderIncoherencePenalty([1], normalize="all"), ValueError, "'blocks', 'grams', 'none'"),
+    (lambda: HarmonicRoughnessPenalty([1, 2]), TypeError, "harmonics: expected a torch.Tensor"),
+    (lambda: TotalVariationPenalty(edges=[[0, 1]]), TypeError, "edges: expected a torch.Tensor"),
+    (
+        lambda: SumPenalty([DecoderIncoherencePenalty([2]), OrthogonalityPenalty()]),
+        ValueError,
+        "members: expected penalties of one tier, got beta and psi",
+    ),
     (lambda: SumPenalty([]), ValueError, "members"),
     (lambda: SumPenalty([3]), TypeError, "members: expected penalties"),
 ]

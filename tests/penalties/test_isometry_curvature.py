@@ -121,6 +121,11 @@ def test_wrong_shapes_are_named(as_users_run: None) -> None:
     B = IsometryPenalty().curvature(Jet(None, draw(3, 4, 2), draw(3, 4, 2, 2)))
     with pytest.raises(ValueError, match="v: expected"):
         B.matvec(torch.zeros(4, 2))
+    with pytest.raises(ValueError, match="v: expected"):
+        B.solve(torch.zeros(2, 3))
+    singular = BlockPlusLowRank(torch.eye(2).repeat(2, 1, 1), torch.ones(4, 1), -torch.ones(1, 1) / 4, False)
+    with pytest.raises(torch.linalg.LinAlgError, match="the matrix is singular; add a positive"):
+        singular.solve(torch.ones(2, 2))
     with pytest.raises(ValueError, match="blocks: expected"):
         B.add_blocks(torch.zeros(3, 3))
     with pytest.raises(ValueError, match="kind: expected"):

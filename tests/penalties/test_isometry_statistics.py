@@ -1,5 +1,7 @@
 """The isometry penalty from sums that merge."""
 
+import warnings
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +10,13 @@ from torch import Tensor
 
 from penalties.checks import draw, relative
 from penalties.decoders import decoder, reference
-from pullback.penalties import DegenerateMetricError, IsometryPenalty, IsometryStatistics
+from pullback.jets import Jet
+from pullback.penalties import (
+    DegenerateMetricError,
+    IsometryPenalty,
+    IsometryStatistics,
+    ReferenceScaleWarning,
+)
 
 
 def metrics(n: int, d: int, seed: int = 0) -> Tensor:
@@ -43,6 +51,29 @@ def test_any_split_merges_to_the_same(sizes: list[int], seed: int) -> None:
     whole = IsometryStatistics.of(g)
     assert relative(packed.half_square(), whole.half_square()) <= 1e-12
     assert torch.allclose(packed.pack(), whole.pack(), rtol=1e-12)
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(1, 3), st.booleans(), st.integers(0, 100))
+@settings(max_examples=30, deadline=None)
+def test_two_ranks_equal_one(n: int, m: int, d: int, with_reference: bool, seed: int) -> None:
+    """Each rank sends its packed sums; its surrogate, times their number, averages to the full gradient."""
+    J, (first, second) = draw(n + m, 4, d, seed=seed), ((0, n), (n, n + m))
+    wanted = reference(n + m, d) if with_reference else None
+    J.requires_grad_()
+    whole = IsometryPenalty(0.9, reference=wanted)
+    (expected,) = torch.autograd.grad(whole.value(Jet(None, J)), J)
+    ranks = []
+    for low, high in (first, second):
+        own = None if wanted is None else wanted[low:high] + 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ReferenceScaleWarning)  # a share of the rows has its own trace
+            ranks.append((IsometryPenalty(0.9, reference=own), Jet(None, J[low:high])))
+    sums = [penalty.statistics(target).pack() for penalty, target in ranks]
+    total = IsometryStatistics.unpack(torch.stack(sums))
+    assert relative(whole.value_of(total), whole.value(Jet(None, J))) <= 1e-12
+    loss = torch.stack([2 * penalty.surrogate(target, total) for penalty, target in ranks]).mean()
+    (slope,) = torch.autograd.grad(loss, J)
+    assert float((slope - expected).abs().max()) <= 1e-12 * max(1.0, float(expected.abs().max()))
 
 
 def test_near_isometries_keep_their_digits_in_single_precision() -> None:

@@ -56,7 +56,9 @@ def test_zero_is_only_on_request_and_said_once(caplog: pytest.LogCaptureFixture)
 
 
 def test_a_degenerate_metric(caplog: pytest.LogCaptureFixture) -> None:
-    flat = Jet(None, torch.zeros(3, 4, 2), torch.zeros(3, 4, 2, 2))
+    flat = Jet(None, torch.zeros(3, 4, 2), torch.zeros(3, 4, 2, 2), torch.zeros(3, 4, 2, 2, 2))
+    with pytest.raises(DegenerateMetricError, match="degenerate='zero'"):
+        IsometryPenalty().penalize(lambda z: 0 * z, draw(3, 2))
     for call in (IsometryPenalty().value, IsometryPenalty().evaluate, IsometryPenalty().grad_target):
         with pytest.raises(DegenerateMetricError, match="all decoder Jacobians vanish"):
             call(flat)
@@ -66,6 +68,11 @@ def test_a_degenerate_metric(caplog: pytest.LogCaptureFixture) -> None:
         assert not penalty.grad_target(flat).any()
         assert not penalty.grad_jacobian(flat).any()
         assert not penalty.evaluate(flat).grad_jacobian.any()
+        assert penalty.penalize(lambda z: 0 * z, draw(3, 2)).item() == 0
+        statistics = penalty.statistics(flat)
+        assert penalty.value_of(statistics).item() == penalty.surrogate(flat, statistics).item() == 0
+        assert not penalty.hvp(flat, draw(3, 2)).any()
+        assert not penalty.curvature(flat, kind="loewner").dense().any()
     assert len(caplog.records) == 1
 
 
@@ -130,7 +137,7 @@ def test_flat_arrays() -> None:
     assert torch.equal(factor_from_flat(U.flatten(1), 4), U)
 
 
-J, H = draw(3, 4, 2), draw(3, 4, 2, 2)
+J, H, K = (draw(3, 4, *(2,) * k) for k in (1, 2, 3))
 NOT_FINITE = H.clone()
 NOT_FINITE[2, 1, 0, 0] = float("nan")
 INFINITE = J.clone()
@@ -166,6 +173,21 @@ BAD = [
     (lambda: IsometryPenalty().value(Jet(None, J[0])), ValueError, r"jacobian: expected \(n, p, d\)"),
     (lambda: IsometryPenalty().grad_target(Jet(None, J, NOT_FINITE)), ValueError, "hessian.*row 2"),
     (lambda: IsometryPenalty().evaluate(Jet(None, J, NOT_FINITE)), ValueError, "hessian.*row 2"),
+    (lambda: IsometryPenalty().curvature(Jet(None, J, NOT_FINITE)), ValueError, "hessian.*row 2"),
+    (
+        lambda: IsometryPenalty().curvature(Jet(None, J, H, K / 0), kind="loewner"),
+        ValueError,
+        "third.*row 0",
+    ),
+    (lambda: IsometryPenalty().pullback_metric(Jet(None, INFINITE)), ValueError, "jacobian.*row 1"),
+    (lambda: IsometryPenalty().statistics(Jet(None, INFINITE)), ValueError, "jacobian.*row 1"),
+    (lambda: IsometryPenalty().hvp(Jet(None, J, H, K), draw(3, 2) / 0), ValueError, "v: expected finite"),
+    (lambda: IsometryPenalty().value([[0.0]]), TypeError, "target: expected a Jet or points"),
+    (lambda: IsometryPenalty().value(draw(3, 2), jet=3), TypeError, "jet: expected a Jet, got int"),
+    (lambda: IsometryPenalty().with_jet(J), TypeError, "jet: expected a Jet, got Tensor"),
+    (lambda: IsometryPenalty(source=3), TypeError, "source: expected"),
+    (lambda: IsometryPenalty(latent_dim=0), ValueError, "latent_dim: expected"),
+    (lambda: IsometryPenalty(reference=[[1.0]]), TypeError, "reference: expected a torch.Tensor"),
     (lambda: IsometryPenalty().value(Jet(None, INFINITE)), ValueError, "jacobian.*row 1"),
     (lambda: IsometryPenalty().evaluate(Jet(None, INFINITE, H)), ValueError, "jacobian.*row 1"),
     (lambda: IsometryPenalty(decoder=torch.sqrt).value(-draw(3, 2).abs()), ValueError, "jacobian.*row 0"),
@@ -201,6 +223,9 @@ BAD = [
     (lambda: IsometryPenalty().neg_log_prior(Jet(None, J)), UnnormalisedPriorError, "validation grid"),
     (lambda: jet_from_flat(torch.zeros(3, 7), d=2), ValueError, "jacobian: expected n=3"),
     (lambda: jet_from_flat(torch.zeros(3, 8), torch.zeros(2, 16), d=2), ValueError, "hessian"),
+    (lambda: jet_from_flat(torch.zeros(3, 8), torch.zeros(3, 12), d=2), ValueError, "4·4 entries"),
+    (lambda: jet_from_flat(torch.zeros(3, 8), d=0), ValueError, "d: expected"),
+    (lambda: factor_from_flat(torch.zeros(3, 8), 0), ValueError, "p: expected"),
     (lambda: factor_from_flat(torch.zeros(3, 7), 4), ValueError, "factor"),
 ]
 

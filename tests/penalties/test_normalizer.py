@@ -33,6 +33,14 @@ def test_table(K: int, lam: float, value: float, mean_entropy: float | None) -> 
         assert -slope.item() == pytest.approx(mean_entropy, abs=1e-7)
 
 
+def test_numbers_and_what_is_no_number_of_atoms(as_users_run: None) -> None:
+    assert log_partition(2.0, 3).item() == pytest.approx(-2.272452264, abs=1e-8)
+    with pytest.raises(ValueError, match="atoms: expected a whole number >= 1"):
+        log_partition(2.0, 0)
+    with pytest.raises(ValueError, match="0 <= λ <= 50"):
+        log_partition(51.0, 3)
+
+
 def test_two_atoms_by_quadrature() -> None:
     u = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
     h = -u * u.log() - (1 - u) * torch.log1p(-u)

@@ -56,6 +56,12 @@ def test_any_function_is_a_schedule() -> None:
         (lambda: ScalarWeightSchedule(0.0, 1.0, "reciprocal_iter")(-1), "it: expected"),
         (lambda: ScalarWeightSchedule(0.0, 1.0, "reciprocal_iter")(10**6), "it: expected"),
         (lambda: ScalarWeightSchedule(0.0, 1.0, "reciprocal_iter", iter_count=-2), "it: expected"),
+        (lambda: ScalarWeightSchedule(0.0, 1.0, "reciprocal_iter")(1.5), "it: expected a whole number"),
+        (lambda: OrthogonalityPenalty(schedule=lambda step: "much"), "weight: expected a number"),
+        (
+            lambda: OrthogonalityPenalty(schedule=lambda step: math.nan if step else 1.0).apply_schedule(2),
+            "weight: expected a finite number, got nan at step 2",
+        ),
         (lambda: OrthogonalityPenalty(schedule=3), "weight: expected a function"),
     ],
 )
@@ -78,6 +84,15 @@ def test_strength_is_the_weight_times_the_exponential() -> None:
     )
     assert several.dtype == torch.float32
     assert several.tolist() == pytest.approx([math.exp(0.1), 0.0, -2 * math.exp(0.3)])
+
+
+def test_a_strength_in_range_is_exact_where_its_factors_are_not() -> None:
+    rho = torch.tensor([710.0, 999.0], dtype=torch.float64, requires_grad=True)
+    found = strengths(torch.tensor([1e-20, 0.0]).double(), rho, torch.zeros(1).double())
+    expected = math.exp(710 + math.log(1e-20))
+    assert found.tolist() == pytest.approx([expected, 0.0], rel=1e-6)
+    (slope,) = torch.autograd.grad(found.sum(), rho)
+    assert slope.tolist() == pytest.approx([expected, 0.0], rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,18 @@ def test_majorizers_lie_above_the_hessian(K: int, tau: float, sign: float, seed:
     assert split.psd_majorizer_diag(z[None]) is None
 
 
+@given(st.integers(1, 40), st.floats(0.05, 3.0), st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_a_shift_of_all_logits_changes_nothing(K: int, tau: float, seed: int) -> None:
+    z, ones = draw(3, K, seed=seed), torch.ones(3, K, dtype=torch.float64)
+    penalty = SoftmaxAssignmentSparsityPenalty(tau)
+    dense = penalty.row_dense_hessian(z, 1 / tau**2) @ ones.unsqueeze(-1)
+    for product in (penalty.hvp(z, ones), penalty.evaluate(z, ones).product, dense):
+        assert product.abs().max() <= 1e-14 / tau**2
+    assert relative(penalty.value(z + 5), penalty.value(z)) <= 1e-12
+    assert (penalty.grad_target(z).sum(1).abs() <= 1e-13 / tau).all()
+
+
 @pytest.mark.parametrize("K", [3, 33, 200])
 @pytest.mark.parametrize("tau", [2.0, 0.5, 0.05])
 def test_sorted_sums_equal_the_pairs(K: int, tau: float) -> None:
@@ -244,6 +256,11 @@ BAD = [
     (lambda: S().value(Z - INF), ValueError, "-inf only in row 0"),
     (lambda: S().evaluate(torch.cat([Z, Z - INF])), ValueError, "-inf only in row 2"),
     (lambda: S().evaluate(Z, torch.zeros(2, 2)), ValueError, "v: expected"),
+    (lambda: S(row_weights=[1.0, 2.0]), TypeError, "row_weights: expected a torch.Tensor"),
+    (lambda: S().evaluate([[0.0]]), TypeError, "target: expected a torch.Tensor"),
+    (lambda: S().row_dense_hessian(Z, torch.ones(2)), ValueError, "scale: expected one number"),
+    (lambda: S().row_fisher_metric_logit_derivative(Z, 1.0, 0.5), TypeError, "w: expected a whole"),
+    (lambda: S().curvature(Z).add_diagonal(1.0).solve(Z.mT), ValueError, r"v: expected \(2, 3\)"),
     (lambda: S().row_dense_hessian(Z, INF), ValueError, "scale: expected a finite"),
     (lambda: S().row_dense_hessian_logit_derivative(Z, 1.0, 3), IndexError, "w: expected an atom in 0 .. 2"),
     (lambda: S().row_psd_majorizer_logit_derivative(Z, 1.0, -1), IndexError, "w: expected"),

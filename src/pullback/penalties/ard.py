@@ -51,6 +51,15 @@ class ARDPenalty(TargetPenalty):
         self._part_weights = shares("weight", weight, int(latent_dim))
         check_positive("weight", self.weight * self._part_weights)
 
+    def apply_schedule(self, step: int) -> None:
+        """Take the weight that the schedule has at ``step``.
+
+        Raises:
+            ValueError: it is not positive there: a prior without precision has no density.
+        """
+        super().apply_schedule(step)
+        check_positive("weight", self.weight)
+
     @property
     def latent_dim(self) -> int | None:
         """d."""

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullback.validation import check_tensor
+
 HINT = "add a positive definite part with add_blocks, or use kind='loewner'"
 
 
@@ -71,12 +73,15 @@ class BlockPlusLowRank:
         """x with (this) x = v, v (n, d) or flat.
 
         Raises:
-            torch.linalg.LinAlgError: a singular block or one that is not positive definite, naming the row.
+            torch.linalg.LinAlgError: a singular block or one that is not positive definite, naming the row;
+                a singular matrix.
         """
         factored = self._factored()
         x = factored.apply(self._rows(v).unsqueeze(-1))
         right, small = self._inner(factored)
-        correction = torch.linalg.solve(small, self.factors.mT @ x.reshape(-1))
+        correction, info = torch.linalg.solve_ex(small, self.factors.mT @ x.reshape(-1))
+        if bool(info):
+            raise torch.linalg.LinAlgError(f"the matrix is singular; {HINT}")
         return (x.reshape(-1) - right @ (self.core @ correction)).reshape(v.shape)
 
     def logdet(self) -> Tensor | SignedLogDet:
@@ -97,7 +102,7 @@ class BlockPlusLowRank:
 
     def _rows(self, v: Tensor) -> Tensor:
         n, d = self.blocks.shape[:2]
-        if v.numel() != n * d:
+        if tuple(check_tensor("v", v).shape) not in ((n, d), (n * d,)):
             raise ValueError(f"v: expected (n, d) = ({n}, {d}) or flat, got {tuple(v.shape)}")
         return v.to(self.blocks).reshape(n, d)
 
@@ -195,6 +200,8 @@ class DiagonalPlusLowRank:
         Raises:
             torch.linalg.LinAlgError: a zero on a diagonal or a singular matrix, naming the row.
         """
+        if tuple(check_tensor("v", v).shape) != tuple(self.entries.shape):
+            raise ValueError(f"v: expected {tuple(self.entries.shape)}, got {tuple(v.shape)}")
         right, small = self._inner()
         x = v / self.entries
         inner, info = torch.linalg.solve_ex(small, self.factors.mT @ x.unsqueeze(-1))

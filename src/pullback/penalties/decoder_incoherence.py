@@ -23,7 +23,8 @@ class DecoderIncoherencePenalty(TargetPenalty):
         block_sizes: rows of each block.
         weight: w, a number or a schedule.
         cooccurrence: co, (blocks, blocks), >= 0 and symmetric; None is 1 for each pair.
-        normalize: "blocks" divides as above; "none" does not divide.
+        normalize: "blocks" divides as above; "grams" by ‖B_jB_jᵀ‖ ‖B_kB_kᵀ‖ (the alignment of two linear
+            kernels, 1 for blocks that span the same); "none" does not divide.
         dim, schedule, name: see `TargetPenalty`.
     Raises:
         ValueError: sizes that do not fit the target, or a block of zeros, which has no direction.
@@ -43,7 +44,7 @@ class DecoderIncoherencePenalty(TargetPenalty):
         weight: Number = 1.0,
         *,
         cooccurrence: Tensor | None = None,
-        normalize: Literal["blocks", "none"] = "blocks",
+        normalize: Literal["blocks", "grams", "none"] = "blocks",
         dim: int | None = None,
         schedule: Callable[[int], float] | None = None,
         name: str | None = None,
@@ -51,8 +52,10 @@ class DecoderIncoherencePenalty(TargetPenalty):
         super().__init__(weight, dim=dim, schedule=schedule, name=name)
         for size in block_sizes:
             check_whole("block_sizes", size)
-        check_choice("normalize", normalize, ("blocks", "none"))
+        check_choice("normalize", normalize, ("blocks", "grams", "none"))
         m = len(block_sizes)
+        if m == 0:
+            raise ValueError("block_sizes: expected at least one block, got none")
         if cooccurrence is not None:
             if cooccurrence.shape != (m, m) or not torch.equal(cooccurrence, cooccurrence.mT):
                 raise ValueError(
@@ -67,7 +70,7 @@ class DecoderIncoherencePenalty(TargetPenalty):
     def _strength(self, rho: Rho, T: Tensor) -> Strength:
         if T.shape[0] != sum(self.block_sizes):
             raise ValueError(f"target: expected {sum(self.block_sizes)} rows of blocks, got {T.shape[0]}")
-        if self.normalize == "blocks" and T.numel():
+        if self.normalize != "none" and T.numel():
             zero = (self._norms(T) == 0).nonzero()
             if len(zero):
                 raise ValueError(
@@ -90,9 +93,16 @@ class DecoderIncoherencePenalty(TargetPenalty):
         shares = 1 - torch.eye(m, dtype=T.dtype, device=T.device)
         return shares if self.cooccurrence is None else shares * self.cooccurrence.to(T)
 
+    def _grams(self, T: Tensor) -> Tensor:
+        """B_jB_jᵀ on the diagonal, zeros elsewhere, (rows, rows)."""
+        Z = self._membership(T)
+        return (T @ T.mT) * (Z @ Z.mT)
+
     def _inverse_norms(self, T: Tensor) -> Tensor:
-        """1/‖B_j‖², or ones where nothing is divided."""
+        """What a block is divided by, inverted: ‖B_j‖², ‖B_jB_jᵀ‖ or 1."""
         norms = self._norms(T)
+        if self.normalize == "grams":
+            return (self._grams(T).square().sum(1) @ self._membership(T)).rsqrt()
         return torch.ones_like(norms) if self.normalize == "none" else 1 / norms
 
     def _pairs(self, T: Tensor) -> Tensor:
@@ -107,9 +117,13 @@ class DecoderIncoherencePenalty(TargetPenalty):
     def _gradient(self, T: Tensor, w: Strength) -> Tensor:
         Z, pairs, S = self._membership(T), self._pairs(T), T @ T.mT
         slope = (S * (Z @ pairs @ Z.mT)) @ T
-        if self.normalize == "blocks":
-            overlap = (pairs * (Z.mT @ S.square() @ Z)).sum(1)
-            slope = slope - (Z @ (overlap / self._norms(T))).unsqueeze(1) * T
+        if self.normalize != "none":
+            share = (pairs * (Z.mT @ S.square() @ Z)).sum(1) * self._inverse_norms(T)
+            if self.normalize == "blocks":
+                slope = slope - (Z @ share).unsqueeze(1) * T
+            else:
+                share = share * self._inverse_norms(T)
+                slope = slope - (Z @ share).unsqueeze(1) * (self._grams(T) @ T)
         return w * slope
 
     def _residual(self, T: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pullback.linalg import widened
 from pullback.penalties.errors import DegenerateMetricError, ReferenceScaleWarning
-from pullback.validation import check_choice, check_finite
+from pullback.validation import check_choice, check_finite, check_tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +140,7 @@ def check_reference(reference: Tensor | None, scale: Literal["as_given", "normal
     check_choice("reference_scale", scale, ("as_given", "normalize"))
     if reference is None:
         return None
+    check_tensor("reference", reference)
     if reference.ndim not in (2, 3) or reference.shape[-1] != reference.shape[-2]:
         raise ValueError(f"reference: expected (d, d) or (n, d, d), got {tuple(reference.shape)}")
     check_finite("reference", reference)

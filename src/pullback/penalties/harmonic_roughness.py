@@ -8,7 +8,7 @@ from torch import Tensor
 from pullback.penalties.schedule import Number
 from pullback.penalties.strength import Rho, log_strength
 from pullback.penalties.target import Strength, TargetPenalty
-from pullback.validation import check_positive
+from pullback.validation import check_positive, check_tensor
 
 
 class HarmonicRoughnessPenalty(TargetPenalty):
@@ -45,6 +45,8 @@ class HarmonicRoughnessPenalty(TargetPenalty):
     ):
         super().__init__(weight, dim=dim, schedule=schedule, name=name)
         given = harmonics if row_weights is None else row_weights
+        if given is not None:
+            check_tensor("harmonics" if row_weights is None else "row_weights", given)
         if given is None or (harmonics is not None and row_weights is not None) or given.ndim != 1:
             raise ValueError("harmonics: expected either harmonics (n,) or row_weights (n,)")
         check_positive("harmonics" if row_weights is None else "row_weights", given, zero=True)

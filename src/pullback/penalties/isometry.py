@@ -12,7 +12,7 @@ from pullback.ambient import Euclidean
 from pullback.jets import Jet
 from pullback.penalties.block_low_rank import BlockPlusLowRank
 from pullback.penalties.decoder_metric import trained_metric
-from pullback.penalties.errors import UnnormalisedPriorError
+from pullback.penalties.errors import DegenerateMetricError, UnnormalisedPriorError
 from pullback.penalties.evidence import Evidence
 from pullback.penalties.gauge import check_reference, reference_rows
 from pullback.penalties.isometry_curvature import (
@@ -23,7 +23,7 @@ from pullback.penalties.isometry_curvature import (
 )
 from pullback.penalties.isometry_evaluation import IsometryEvaluation, is_plain, quick_evaluation
 from pullback.penalties.isometry_preparation import Preparation, Prepared, jacobian_of, zeros_for
-from pullback.penalties.jet_supply import JetSource, Supply, explain_not_finite
+from pullback.penalties.jet_supply import JetSource, Supply, check_target, explain_not_finite
 from pullback.penalties.latent_sampling import LatentPolicy, LatentSampling
 from pullback.penalties.options import written
 from pullback.penalties.protocol import Tier
@@ -113,6 +113,12 @@ class IsometryPenalty:
         check_choice("reduction", reduction, ("sum", "mean"))
         check_choice("estimator", estimator, ("auto", "exact", "hutchinson"))
         check_whole("probes", probes)
+        if latent_dim is not None:
+            check_whole("latent_dim", latent_dim)
+        if source is not None and not isinstance(source, JetSource):
+            raise TypeError(
+                f"source: expected something with jet(points, order), got {type(source).__name__}"
+            )
         if decoder is not None and not callable(decoder):
             raise TypeError(f"decoder: expected a map (n, d) -> (n, p), got {type(decoder).__name__}")
         self._weight = Scheduled("weight", weight, schedule)
@@ -156,6 +162,8 @@ class IsometryPenalty:
         if known is None:
             d = target.shape[-1] if isinstance(target, Tensor) else jacobian_of(target).shape[-1]
             return zeros_for(target).sum().new_zeros(0, d, d)
+        if not bool(torch.isfinite(known.metric.detach()).all()):
+            explain_not_finite(target, known)
         return known.metric
 
     def value(self, target: Tensor | Jet, rho: Rho = 0.0, *, jet: Jet | None = None) -> Tensor:
@@ -208,7 +216,7 @@ class IsometryPenalty:
         if at is None:
             return torch.zeros_like(v)
         product = hessian_product(at.gauge, at.known, self._vector(v, at.known))
-        return self._shaped(self._strength(rho, at) * product, v, at.known)
+        return self._shaped(self._strength(rho, at) * product, v, at.known, "v")
 
     def psd_majorizer_hvp(
         self, target: Tensor | Jet, v: Tensor, rho: Rho = 0.0, *, jet: Jet | None = None
@@ -223,7 +231,7 @@ class IsometryPenalty:
             return torch.zeros_like(v)
         mu = self._strength(rho, at, positive=True)
         product = gauss_newton_product(at.gauge, at.known, self._vector(v, at.known))
-        return self._shaped(mu * product, v, at.known)
+        return self._shaped(mu * product, v, at.known, "v")
 
     def curvature(
         self,
@@ -269,7 +277,11 @@ class IsometryPenalty:
     def value_of(self, statistics: IsometryStatistics, rho: Rho = 0.0) -> Tensor:
         """P of all points whose statistics were merged, in float64."""
         mu = strength(self.weight, rho, torch.float64)
-        value = mu * statistics.half_square()
+        try:
+            value = mu * statistics.half_square()
+        except DegenerateMetricError as error:
+            self._preparation.accept(error, "value_of")
+            return torch.zeros_like(statistics.mean)
         return value if self.reduction == "sum" else value / statistics.rows
 
     def surrogate(
@@ -286,7 +298,11 @@ class IsometryPenalty:
         gradients, multiply it by their number.
         """
         g = self.pullback_metric(target, jet=jet)
-        A = statistics.sensitivity(g.detach(), self.reference).to(g).detach()
+        try:
+            A = statistics.sensitivity(g.detach(), self.reference).to(g).detach()
+        except DegenerateMetricError as error:
+            self._preparation.accept(error, "surrogate")
+            return g.new_zeros(())
         mu = strength(self.weight, rho, g.dtype)
         value = mu * (A * g).sum()
         return value if self.reduction == "sum" else value / statistics.rows.to(g)
@@ -328,19 +344,15 @@ class IsometryPenalty:
             return z.new_zeros(())
         ambient = self.ambient if ambient is None else ambient
         reference = reference_rows(self.reference, *z.shape)
-        if self.estimator_for(z.shape[1]) == "exact":
-            metric = trained_metric(decoder, z, ambient)
-            square, rows = exact_square(metric, reference, reduce)
-        else:
-            square, rows = probed_square(
-                decoder,
-                z,
-                ambient,
-                reference,
-                probes=self.probes,
-                reduce=reduce,
-                generator=generator,
-            )
+        options = {"probes": self.probes, "reduce": reduce, "generator": generator}
+        try:
+            if self.estimator_for(z.shape[1]) == "exact":
+                square, rows = exact_square(trained_metric(decoder, z, ambient), reference, reduce)
+            else:
+                square, rows = probed_square(decoder, z, ambient, reference, **options)
+        except DegenerateMetricError as error:
+            self._preparation.accept(error, "penalize")
+            return z.new_zeros(())
         mu = strength(self.weight, rho, z.dtype)
         value = mu * square / 2
         return value if (reduction or self.reduction) == "sum" else value / rows
@@ -349,6 +361,8 @@ class IsometryPenalty:
 
     def with_jet(self, jet: Jet | None) -> "IsometryPenalty":
         """A penalty that knows these derivatives of its target; None forgets them."""
+        if jet is not None:
+            check_target("jet", jet, points=False)
         other = copy(self)
         other._supply = replace(self._supply, attached=jet)
         return other
@@ -413,6 +427,7 @@ class IsometryPenalty:
 
     def _quick(self, target: Tensor | Jet, rho: Rho, jet: Jet | None) -> IsometryEvaluation | None:
         """`evaluate` of a given jet outside of any graph; None where that is not the case."""
+        check_target("target", target)
         known = target if isinstance(target, Jet) else jet or self._supply.attached
         if self.reference is not None or known is None or isinstance(rho, Tensor):
             return None
@@ -430,9 +445,9 @@ class IsometryPenalty:
             raise ValueError(f"v: expected the target's shape ({n}, {d}), got {got}")
         return v.to(known.metric).reshape(n, d)
 
-    def _shaped(self, result: Tensor, like: Tensor | Jet, known: Evidence) -> Tensor:
+    def _shaped(self, result: Tensor, like: Tensor | Jet, known: Evidence, name: str = "target") -> Tensor:
         if not bool(torch.isfinite(result.detach()).all()):
-            explain_not_finite(like, known)
+            explain_not_finite(like, known, name)
         result = result.to(known.metric.dtype)
         return result.reshape(like.shape) if isinstance(like, Tensor) else result
 

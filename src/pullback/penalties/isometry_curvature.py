@@ -17,6 +17,7 @@ from pullback.linalg import positive_part
 from pullback.penalties.block_low_rank import BlockPlusLowRank
 from pullback.penalties.evidence import Evidence
 from pullback.penalties.gauge import Gauge, changed_residual, changed_sensitivity
+from pullback.penalties.jet_supply import explain_not_finite
 
 CurvatureKind = Literal["gauss_newton", "hessian", "loewner"]
 
@@ -50,6 +51,8 @@ def assemble(
     if kind != "gauss_newton":
         blocks = blocks + known.curvature(at.sensitivity).to(blocks)
         blocks = (blocks + blocks.mT) / 2
+    if not bool(torch.isfinite(blocks.detach()).all()):
+        explain_not_finite(None, known)
     factors, core = _low_rank(at, D, reference, kind == "gauss_newton")
     blocks, core = strength * blocks, strength * core
     if kind == "loewner":

@@ -12,7 +12,7 @@ from pullback.jets import Jet, jet
 from pullback.penalties.errors import DegenerateMetricError
 from pullback.penalties.evidence import DecoderAt, Evidence, GivenJet
 from pullback.penalties.gauge import Gauge, gauge, reference_rows
-from pullback.penalties.jet_supply import Supply, as_points, explain_not_finite
+from pullback.penalties.jet_supply import Supply, as_points, check_target, explain_not_finite
 from pullback.validation import check_finite
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,9 @@ class Preparation:
         self, supply: Supply, target: Tensor | Jet, given: Jet | None, order: int, what: str
     ) -> Evidence | None:
         """What is known of the target to ``order``; None for an empty target or a zero that was asked for."""
+        check_target("target", target)
+        if given is not None:
+            check_target("jet", given, points=False)
         if isinstance(target, Tensor):
             attached = given if given is not None else supply.attached
             target = as_points(target, attached, self.latent_dim)
@@ -71,16 +74,18 @@ class Preparation:
         reference = reference_rows(self.reference, n, d)
         try:
             at = gauge(known.metric, reference)
-        except DegenerateMetricError:
-            if self.degenerate == "raise":
-                raise
-            self._say(
-                f"{what}: the metric vanishes and the penalty counts as zero, as degenerate='zero' asks"
-            )
+        except DegenerateMetricError as error:
+            self.accept(error, what)
             return None
         if not math.isfinite(float(at.square.detach())):
             explain_not_finite(target, known)
         return Prepared(known, at)
+
+    def accept(self, error: DegenerateMetricError, what: str) -> None:
+        """Let a metric that vanishes count as zero, where that was asked for; else raise the error."""
+        if self.degenerate == "raise":
+            raise error
+        self._say(f"{what}: the metric vanishes and the penalty counts as zero, as degenerate='zero' asks")
 
     def _rescaled(self, known: Evidence, order: int) -> Evidence:
         if isinstance(known, DecoderAt):

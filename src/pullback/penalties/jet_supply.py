@@ -15,7 +15,7 @@ from pullback.penalties.errors import MissingJetError
 from pullback.penalties.evidence import DecoderAt, Evidence, GivenJet
 from pullback.penalties.target import as_rows
 from pullback.typing import Ambient, Map
-from pullback.validation import check_finite
+from pullback.validation import check_finite, check_tensor, check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -108,10 +108,17 @@ def check_jet(known: Jet, points: Tensor | None, order: int) -> None:
         raise ValueError(f"jacobian: expected n, d of the target {tuple(points.shape)}, got {(n, p, d)}")
 
 
-def explain_not_finite(target: Tensor | Jet, known: Evidence) -> None:
+def check_target(name: str, target: object, *, points: bool = True) -> None:
+    """Raise ``TypeError`` unless ``target`` is a `Jet`, or points where those will do, too."""
+    if not isinstance(target, (Jet, Tensor) if points else Jet):
+        wanted = "a Jet or points (n, d) as a torch.Tensor" if points else "a Jet"
+        raise TypeError(f"{name}: expected {wanted}, got {type(target).__name__}")
+
+
+def explain_not_finite(target: Tensor | Jet | None, known: Evidence, name: str = "target") -> None:
     """Raise ``ValueError`` naming the first array and row that is not finite, after a result was not."""
     if isinstance(target, Tensor):
-        check_finite("target", target)
+        check_finite(name, target)
     if isinstance(known, GivenJet):
         for name, part in zip(NAMES, (known.jacobian, known.hessian, known.third), strict=True):
             if part is not None:
@@ -146,23 +153,39 @@ def jet_from_flat(
         >>> jet_from_flat(torch.zeros(5, 6), torch.zeros(5, 12), d=2).hessian.shape
         torch.Size([5, 3, 2, 2])
     """
+    check_whole("d", d)
+    check_tensor("jacobian", jacobian)
     n = jacobian.shape[0]
     parts: list[Tensor | None] = []
     for k, part in enumerate((jacobian, hessian, third), start=1):
         if part is None:
             parts.append(None)
             continue
-        p, rest = divmod(part.flatten(1).shape[1], d**k)
-        if part.shape[0] != n or rest:
+        p, rest = divmod(check_tensor(NAMES[k - 1], part).flatten(1).shape[1], d**k)
+        wanted = jacobian.flatten(1).shape[1] // d
+        if part.shape[0] != n or rest or p != wanted:
+            count = f"p·{d**k}" if k == 1 else f"{wanted}·{d**k}"
             raise ValueError(
-                f"{NAMES[k - 1]}: expected n={n} rows of p·{d**k} entries, got {tuple(part.shape)}"
+                f"{NAMES[k - 1]}: expected n={n} rows of {count} entries, got {tuple(part.shape)}"
             )
         parts.append(part.reshape(n, p, *(d,) * k))
     return Jet(value, parts[0], parts[1], parts[2])
 
 
 def factor_from_flat(factor: Tensor, p: int) -> Tensor:
-    """Factors (n, p, r) from rows (n, p·r), element i·r + k; pass them to `pullback.ambient.LowRank`."""
+    """Factors (n, p, r) from rows (n, p·r), element i·r + k; pass them to `pullback.ambient.LowRank`.
+
+    Probes (n, p, s) are such factors as they are.
+
+    Raises:
+        ValueError: rows that are no whole number of columns.
+    Example:
+        >>> import torch
+        >>> factor_from_flat(torch.zeros(5, 6), 3).shape
+        torch.Size([5, 3, 2])
+    """
+    check_tensor("factor", factor)
+    check_whole("p", p)
     if factor.ndim != 2 or factor.shape[1] % p:
         raise ValueError(f"factor: expected (n, p·r) with p={p}, got {tuple(factor.shape)}")
     return factor.reshape(factor.shape[0], p, -1)

@@ -14,6 +14,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from pullback.validation import check_whole
+
 LAMBDA_MAX = 50.0
 """Largest λ that the series is accurate for (1e-8)."""
 NODES = 140
@@ -23,11 +25,11 @@ REACH = 3.5
 """The tanh-sinh rule runs over [-REACH, REACH]; beyond, its weights are below rounding."""
 
 
-def log_partition(lam: Tensor, atoms: int, *, lambda_max: float | int = LAMBDA_MAX) -> Tensor:
+def log_partition(lam: Tensor | float | int, atoms: int, *, lambda_max: float | int = LAMBDA_MAX) -> Tensor:
     """ln Z_K(λ), differentiable.
 
     Args:
-        lam: λ >= 0, any shape.
+        lam: λ >= 0, a number or a tensor of any shape.
         atoms: K >= 1.
         lambda_max: largest λ.
     Raises:
@@ -37,7 +39,8 @@ def log_partition(lam: Tensor, atoms: int, *, lambda_max: float | int = LAMBDA_M
         >>> log_partition(torch.tensor([0.0, 2.0]), 3)
         tensor([-0.6931, -2.2725], dtype=torch.float64)
     """
-    lam = lam.double()
+    check_whole("atoms", atoms)
+    lam = torch.as_tensor(lam, dtype=torch.float64)
     low, high = (float(lam.detach().min()), float(lam.detach().max())) if lam.numel() else (0.0, 0.0)
     if not 0 <= low <= high <= lambda_max:
         raise ValueError(

@@ -73,12 +73,19 @@ class Penalty(Protocol):
         """ln of the integral of exp(-value), up to a constant, for n rows."""
         ...
 
+    def neg_log_prior(self, target: Tensor, rho: Rho = 0.0) -> Tensor:
+        """value + log_normalizer: what to minimise over a log-strength."""
+        ...
+
 
 class SumPenalty:
     """The sum of penalties on one target; their log-strengths stand one behind the other.
 
     Args:
-        members: penalties.
+        members: penalties of one tier, which becomes that of the sum.
+        name: what a history calls it.
+    Raises:
+        ValueError: no member, or members that act on different things. TypeError: not a penalty.
     Example:
         >>> import torch
         >>> from pullback.penalties import ARDPenalty, OrthogonalityPenalty
@@ -88,7 +95,6 @@ class SumPenalty:
     """
 
     kind = "sum"
-    tier: Tier = "psi"
 
     def __init__(self, members: Sequence[Penalty], *, name: str = "sum"):
         if not members:
@@ -96,7 +102,11 @@ class SumPenalty:
         for member in members:
             if not isinstance(member, Penalty):
                 raise TypeError(f"members: expected penalties, got {type(member).__name__}")
+        tiers = sorted({member.tier for member in members})
+        if len(tiers) > 1:
+            raise ValueError(f"members: expected penalties of one tier, got {' and '.join(tiers)}")
         self.members: tuple[Penalty, ...] = tuple(members)
+        self.tier: Tier = members[0].tier
         self.name = name
         self.row_block_diagonal = all(member.row_block_diagonal for member in members)
 
@@ -110,6 +120,8 @@ class SumPenalty:
         if rho is None or isinstance(rho, float | int):
             return [(member, rho) for member in self.members]
         shares = torch.as_tensor(rho)
+        if shares.ndim == 0:
+            return [(member, shares) for member in self.members]
         if shares.shape != (sum(counts),):
             raise ValueError(f"rho: expected {sum(counts)} log-strengths, got shape {tuple(shares.shape)}")
         return list(zip(self.members, shares.split(counts), strict=True))
@@ -159,6 +171,12 @@ class SumPenalty:
                 "single penalty, or set the strengths by a schedule or a validation grid"
             )
         return next(iter(self.members)).log_normalizer(rho, n)
+
+    def neg_log_prior(self, target: Tensor, rho: Rho = 0.0) -> Tensor:
+        """value + log_normalizer of a single member; see `log_normalizer`."""
+        if len(self.members) > 1:
+            return self.log_normalizer(rho, 0)
+        return next(iter(self.members)).neg_log_prior(target, rho)
 
 
 def _added(parts: list[Tensor]) -> Tensor:

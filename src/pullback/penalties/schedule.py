@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from pullback.validation import check_choice, check_positive
+from pullback.validation import check_choice, check_positive, check_whole
 
 Number = float | int | Callable[[int], float]
 """A number, or a function of the step that gives one."""
@@ -96,7 +96,8 @@ class ScalarWeightSchedule:
 
 
 def _checked(it: int) -> int:
-    if not 0 <= it < LONGEST:
+    check_whole("it", it, minimum=0)
+    if it >= LONGEST:
         raise ValueError(f"it: expected an iteration in 0 .. {LONGEST - 1}, got {it}")
     return int(it)
 
@@ -114,15 +115,24 @@ class Scheduled:
             schedule = number
         if schedule is not None and not callable(schedule):
             raise TypeError(f"{name}: expected a function of the step, got {schedule!r}")
-        self.schedule = schedule
+        self.name, self.schedule = name, schedule
         self.given: Number = number if schedule is None else schedule
         self.now = self.at(getattr(schedule, "iter_count", 0))
-        if not math.isfinite(self.now):
-            raise ValueError(f"{name}: expected a finite number, got {self.now}")
 
     def at(self, step: int) -> float:
-        """The number at a step, which changes nothing."""
-        return float(self.given if self.schedule is None else self.schedule(step))  # type: ignore[arg-type]
+        """The number at a step, which changes nothing.
+
+        Raises:
+            TypeError: not a number. ValueError: not finite.
+        """
+        found: Any = self.given if self.schedule is None else self.schedule(step)
+        if not hasattr(found, "__float__"):
+            raise TypeError(f"{self.name}: expected a number or a function of the step, got {found!r}")
+        number = float(found)
+        if not math.isfinite(number):
+            where = "" if self.schedule is None else f" at step {step}"
+            raise ValueError(f"{self.name}: expected a finite number, got {number}{where}")
+        return number
 
     def advance(self, step: int) -> None:
         """Take the schedule's number at ``step``; a schedule that counts goes on from there."""

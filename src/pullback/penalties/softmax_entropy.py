@@ -26,7 +26,7 @@ from pullback.penalties.softmax_rows import (
 )
 from pullback.penalties.strength import Rho, strength
 from pullback.penalties.target import Strength, TargetPenalty
-from pullback.validation import check_choice, check_positive, check_whole
+from pullback.validation import check_choice, check_positive, check_tensor, check_whole
 
 Scale = Tensor | float | int
 
@@ -96,6 +96,7 @@ class SoftmaxAssignmentSparsityPenalty(TargetPenalty):
         check_choice("majorizer", majorizer, ("gershgorin", "soft", "split"))
         check_choice("reduction", reduction, ("sum", "mean"))
         if row_weights is not None:
+            check_tensor("row_weights", row_weights)
             check_positive("row_weights", row_weights, zero=True)
         self.row_weights, self.majorizer, self.reduction = row_weights, majorizer, reduction
 
@@ -117,6 +118,7 @@ class SoftmaxAssignmentSparsityPenalty(TargetPenalty):
 
     def evaluate(self, logits: Tensor, v: Tensor | None = None, rho: Rho = 0.0) -> EntropyEvaluation:
         """Value, gradient and, with ``v``, the Hessian product, at the cost of one pass."""
+        check_tensor("target", logits)
         graph = torch.is_grad_enabled() and (logits.requires_grad or (v is not None and v.requires_grad))
         plain = self.row_weights is None and logits.ndim == 2 and logits.device.type == "cpu"
         if (
@@ -196,7 +198,7 @@ class SoftmaxAssignmentSparsityPenalty(TargetPenalty):
             raise ValueError("k_atoms: expected the number of atoms, which the normaliser needs, got None")
         lam = torch.as_tensor(strength(self.weight, rho, torch.float64), dtype=torch.float64)
         if self.reduction == "mean":
-            lam = lam / n
+            lam = lam / max(n, 1)
         if self.row_weights is None:
             return n * log_partition(lam, self.k_atoms)
         self._check_rows(n)
@@ -222,10 +224,14 @@ class SoftmaxAssignmentSparsityPenalty(TargetPenalty):
             raise ValueError(f"row_logits: expected floating point (..., K), got {row_logits!r}")
         self._check_width(row_logits)
         K = row_logits.shape[-1]
-        if not math.isfinite(float(torch.as_tensor(scale).detach().abs().max())):
+        if not isinstance(scale, int | float | Tensor) or torch.as_tensor(scale).numel() != 1:
+            raise ValueError(f"scale: expected one number λ/τ² for all rows, got {scale!r}")
+        if not math.isfinite(float(scale)):
             raise ValueError(f"scale: expected a finite number, got {scale}")
-        if w is not None and not 0 <= w < K:
-            raise IndexError(f"w: expected an atom in 0 .. {K - 1}, got {w}")
+        if w is not None:
+            check_whole("w", w, minimum=-(2**63))
+            if not 0 <= w < K:
+                raise IndexError(f"w: expected an atom in 0 .. {K - 1}, got {w}")
         check_logits(row_logits)
         return assign(row_logits, self.temperature)
 

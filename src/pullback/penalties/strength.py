@@ -58,12 +58,12 @@ def strengths(weights: Tensor, rho: Rho, like: Tensor) -> Tensor:
     shift = torch.as_tensor(0.0 if rho is None else rho, dtype=torch.float64)
     if shift.ndim > 1 or (shift.ndim == 1 and shift.shape != weights.shape):
         raise ValueError(f"rho: expected {weights.numel()} log-strengths, got shape {tuple(shift.shape)}")
-    magnitude = weights.abs()
-    exponent = magnitude.log() + shift.to(weights.device)
-    for entry in exponent[weights != 0].tolist():
+    zero = weights == 0
+    # where there is no weight neither a value nor a gradient comes from its logarithm
+    exponent = torch.where(zero, 0.0, torch.where(zero, 1.0, weights).abs().log() + shift.to(weights.device))
+    for entry in exponent.tolist():
         _check_band(entry, like.dtype)
-    scaled = torch.where(weights == 0, 0.0, weights * shift.to(weights.device).exp())
-    return scaled.to(like)
+    return (weights.sign() * exponent.exp()).to(like)
 
 
 def log_strength(weight: float, rho: Rho) -> Tensor:

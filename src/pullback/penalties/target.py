@@ -16,7 +16,7 @@ from pullback.penalties.options import written
 from pullback.penalties.protocol import Tier
 from pullback.penalties.schedule import Number, Scheduled
 from pullback.penalties.strength import Rho, strength
-from pullback.validation import check_finite
+from pullback.validation import check_finite, check_tensor, check_whole
 
 Strength = Tensor | float
 
@@ -27,8 +27,7 @@ def as_rows(name: str, target: Tensor, columns: int | None) -> Tensor:
     Raises:
         TypeError: not a tensor. ValueError: not floating point, or another shape.
     """
-    if not isinstance(target, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(target).__name__}; use torch.as_tensor")
+    check_tensor(name, target)
     if not target.is_floating_point() or target.ndim not in (1, 2):
         kind = str(target.dtype).removeprefix("torch.")
         raise ValueError(
@@ -87,6 +86,8 @@ class TargetPenalty(ABC):
         name: str | None = None,
     ):
         self._weight = Scheduled("weight", weight, schedule)
+        if dim is not None:
+            check_whole("dim", dim)
         self.dim = dim
         self.name = self.kind if name is None else name
 
@@ -188,9 +189,11 @@ class TargetPenalty(ABC):
         return strength(self.weight, rho, T.dtype)
 
     def _check_sign(self, w: Strength) -> None:
-        if bool((torch.as_tensor(w) < 0).any()):
+        least = float(torch.as_tensor(w).detach().min())
+        if least < 0:
             raise ValueError(
-                f"weight: expected >= 0 for a positive semi-definite majorizer, got {self.weight}; use hvp"
+                "weight: expected a strength >= 0 for a positive semi-definite majorizer, got "
+                f"{least:g}; use hvp"
             )
 
     @abstractmethod

@@ -9,7 +9,7 @@ from torch import Tensor
 from pullback.penalties.schedule import Number
 from pullback.penalties.strength import Rho
 from pullback.penalties.target import Strength, TargetPenalty
-from pullback.validation import check_positive
+from pullback.validation import check_positive, check_tensor
 
 
 class TotalVariationPenalty(TargetPenalty):
@@ -45,6 +45,8 @@ class TotalVariationPenalty(TargetPenalty):
     ):
         super().__init__(weight, dim=dim, schedule=schedule, name=name)
         check_positive("eps", eps)
+        if edges is not None:
+            check_tensor("edges", edges)
         if edges is not None and (edges.ndim != 2 or edges.shape[1] != 2 or edges.is_floating_point()):
             raise ValueError(
                 f"edges: expected whole numbers (edges, 2), got {tuple(edges.shape)} {edges.dtype}"
