@@ -207,6 +207,8 @@ BAD = [
     (lambda: DuchonRadialSource(C, W, order=0), "order"),
     (lambda: DuchonRadialSource(C, W, order=1, power=0), "power: expected power"),
     (lambda: DuchonRadialSource(C, W, order=1, power=1.5), "order 1 without length_scale"),
+    (lambda: DuchonRadialSource(C, W, power=math.inf), "power: expected a finite"),
+    (lambda: DuchonRadialSource(C, W).jet(C, order=4), "order: expected one of 1, 2, 3"),
     (lambda: DuchonRadialSource(C, W, power=0.5, length_scale=1.0), "whole number"),
     (lambda: DuchonRadialSource(C, W, r_floor=-1.0), "r_floor"),
     (lambda: DuchonRadialSource(C, W).jet(torch.zeros(4, 3)), "points"),

@@ -69,9 +69,13 @@ def test_no_codes_give_no_points() -> None:
         ({"policy": "everywhere"}, "policy: expected one of 'codes'"),
         ({"rows": 0}, "rows: expected"),
         ({"rows": 1.5}, "at most 1.0"),
+        ({"rows": True}, "rows: expected a whole number"),
+        ({"rows": "half"}, "rows: expected a whole number"),
         ({"mix": (1.0, 0.0)}, "mix: expected"),
+        ({"mix": (0.0, float("inf"))}, "mix: expected finite"),
+        ({"mix": (0.0, 1.0, 2.0)}, "mix: expected finite"),
     ],
 )
 def test_bad_options_are_named(as_users_run: None, options: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         LatentSampling(**options)

@@ -9,7 +9,14 @@ from torch import Tensor
 
 from pullback.jets import Jet
 from pullback.penalties.radial_kernel import HybridKernel, PowerKernel, RadialDerivatives, RadialKernel
-from pullback.validation import check_finite, check_points, check_positive, check_whole
+from pullback.validation import (
+    check_choice,
+    check_finite,
+    check_points,
+    check_positive,
+    check_tensor,
+    check_whole,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +73,8 @@ class DuchonRadialSource:
             raise ValueError(
                 f"coefficients: expected ({m}, p), one row a centre, got {tuple(coefficients.shape)}"
             )
+        if tail is not None:
+            check_tensor("tail", tail)
         if tail is not None and tuple(tail.shape) != (1 + d, coefficients.shape[1]):
             raise ValueError(f"tail: expected {(1 + d, coefficients.shape[1])}, got {tuple(tail.shape)}")
         if tail is not None:
@@ -73,6 +82,8 @@ class DuchonRadialSource:
         if length_scale is not None:
             check_positive("length_scale", length_scale)
         check_whole("order", order)
+        if power is not None:
+            check_positive("power", power, zero=True)
         self.centers, self.coefficients, self.tail = centers, coefficients, tail
         self.order = _possible_order(int(order), m, d)
         self.kernel = _kernel(self.order, power, length_scale, d)
@@ -98,6 +109,7 @@ class DuchonRadialSource:
                 derivative is infinite.
         """
         check_points("points", points, self.centers.shape[1])
+        check_choice("order", order, (1, 2, 3))
         chunks = [self._chunk(part, order) for part in self._chunks(points, order)]
         value, J, H, K = (
             None if column[0] is None else torch.cat([part for part in column if part is not None])

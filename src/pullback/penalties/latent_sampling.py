@@ -1,5 +1,6 @@
 """Where in latent space a gauge is asked to hold: at codes, between them, or both."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullback.validation import check_choice, check_points, check_positive
+from pullback.validation import check_choice, check_points, check_positive, check_whole
 
 LatentPolicy = Literal["codes", "mixtures", "both"]
 
@@ -41,12 +42,14 @@ class LatentSampling:
 
     def __post_init__(self) -> None:
         check_choice("policy", self.policy, ("codes", "mixtures", "both"))
-        if self.rows is not None:
+        if isinstance(self.rows, float):
             check_positive("rows", self.rows)
-        if isinstance(self.rows, float) and self.rows > 1:
-            raise ValueError(f"rows: expected a whole number or a share of at most 1.0, got {self.rows}")
-        if not self.mix[0] <= self.mix[1]:
-            raise ValueError(f"mix: expected (low, high) with low <= high, got {self.mix}")
+            if self.rows > 1:
+                raise ValueError(f"rows: expected a whole number or a share of at most 1.0, got {self.rows}")
+        elif self.rows is not None:
+            check_whole("rows", self.rows)
+        if len(self.mix) != 2 or not -math.inf < self.mix[0] <= self.mix[1] < math.inf:
+            raise ValueError(f"mix: expected finite (low, high) with low <= high, got {self.mix}")
 
     def draw(
         self, codes: Float[Tensor, "n d"], generator: torch.Generator | None = None
