@@ -98,3 +98,15 @@ def test_a_training_gradient_equals_that_of_the_value() -> None:
     expected = torch.autograd.grad(penalty.value(z), parts)
     for a, b in zip(found, expected, strict=True):
         assert relative(a, b) <= 1e-12
+
+
+def test_a_process_without_rows_gives_no_metric_and_zero_gradients() -> None:
+    """With fewer points than processes a share of them is empty."""
+    net = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 4), nn.SiLU(), nn.Linear(4, 7))
+    z = torch.zeros(0, 2, requires_grad=True)
+    metric = chain_metric(net, z)
+    assert metric is not None
+    assert metric.shape == (0, 2, 2)
+    gradients = torch.autograd.grad(metric.sum(), [z, *net.parameters()], allow_unused=True)
+    assert gradients[0].shape == (0, 2)
+    assert all(g is None or g.abs().max() == 0 for g in gradients[1:])

@@ -105,7 +105,7 @@ class _ChainMetric(torch.autograd.Function):
             if stack is None:
                 value, tangents = times_transposed(z, weight), weight.mT.unsqueeze(1)
             else:
-                rows = times_transposed(stack.flatten(0, 1), weight).view(1 + d, n, -1)
+                rows = times_transposed(stack.flatten(0, 1), weight).view(1 + d, n, len(weight))
                 value, tangents = rows[0], rows[1:]
             f, slope, bend = table(module, value if bias is None else value.add_(bias), 2)
             kept += [tangents, slope, bend] if stack is None else [stack, tangents, slope, bend]
@@ -117,7 +117,7 @@ class _ChainMetric(torch.autograd.Function):
         p, h = last.shape
         ctx.chain, ctx.by_gram = chain, h * (p + n * d) < n * d * p
         matrix = times_transposed(last.mT, last.mT) if ctx.by_gram else last
-        R = times_transposed(T.flatten(0, 1), matrix).view(d, n, -1)
+        R = times_transposed(T.flatten(0, 1), matrix).view(d, n, len(matrix))
         ctx.save_for_backward(z, *parameters, *kept, T, R)
         left = T if ctx.by_gram else R
         return torch.bmm(left.transpose(0, 1), R.permute(1, 2, 0))
