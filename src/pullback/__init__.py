@@ -9,7 +9,18 @@ from typing import Any
 
 from pullback._version import __version__
 
-_ROOMS = ("ambient", "data", "geometry", "jets", "metrics", "models", "penalties", "plots", "training")
+_ROOMS = (
+    "ambient",
+    "data",
+    "dynamics",
+    "geometry",
+    "jets",
+    "metrics",
+    "models",
+    "penalties",
+    "plots",
+    "training",
+)
 
 _HOME = {
     "pullback.jets": (

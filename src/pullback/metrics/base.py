@@ -20,6 +20,7 @@ from pullback.jets.jet import derivatives
 from pullback.metrics import embedded
 from pullback.metrics.compact import compact
 from pullback.metrics.definite import cholesky, inverse_of_root, not_positive
+from pullback.metrics.local import LocalMetric, TensorAt
 from pullback.typing import Map
 from pullback.validation import check_positive, check_whole
 
@@ -114,6 +115,10 @@ class BaseMetric(ABC):
         """-½ pᵀ ∂_c g⁻¹ p = ½ vᵀ ∂_c g v with v = g⁻¹ p: the force of geodesic flow on the momentum p."""
         v = torch.cholesky_solve(p.unsqueeze(-1), cholesky(self.tensor(z))).squeeze(-1)
         return torch.einsum("nabc,na,nb->nc", self.derivative(z), v, v) / 2
+
+    def local(self, z: Points) -> LocalMetric:
+        """The metric at these points, for motion on it (`pullback.dynamics`)."""
+        return TensorAt(self, z)
 
     def __add__(self, other: Any) -> "SumMetric":
         return SumMetric([self, other])

@@ -10,14 +10,18 @@ from torch import Tensor
 
 from pullback.jets.gemm import transforms_active
 from pullback.metrics.base import BaseMetric, Points, Tensors, unpack
+from pullback.metrics.centroid_local import CentroidAt, CentroidTables
 from pullback.metrics.chunks import by_chunks
 from pullback.metrics.definite import inverse_of_root, not_positive
+from pullback.metrics.local import LocalMetric, TensorAt
 from pullback.validation import check_choice, check_finite, check_points, check_positive
 
 Vectors = Float[Tensor, "n d"]
 # Numbers of one block of points and centroids: it should stay in the cache, and bounds the memory.
 BLOCK_NUMBERS = 2**20
 CENTROIDS_AT_ONCE = 1024
+# Differences z - c up to which all are held at once.
+LOCAL_NUMBERS = 2**21
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -214,6 +218,20 @@ class CentroidMetric(BaseMetric):
         noise = torch.empty_like(z).normal_(generator=generator)
         root = self._root(self.inverse(z))
         return torch.linalg.solve_triangular(root.mT, noise.unsqueeze(-1), upper=True).squeeze(-1)
+
+    def local(self, z: Points) -> LocalMetric:
+        """The metric at these points; in few matrix products unless points times centroids are too many."""
+        self._check_points(z)
+        if z.numel() * len(self.centroids) > LOCAL_NUMBERS:
+            return TensorAt(self, z)
+        tables = CentroidTables(
+            self.centroids,
+            self.M,
+            temperature=self.temperature,
+            regularization=self.regularization,
+            scale=self._scale,
+        )
+        return CentroidAt(tables, z)
 
     def coverage(self, z: Points) -> Float[Tensor, " n"]:
         """max_i w_i: near 0 the metric is I/λ and knows nothing of the data; raise the temperature."""

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pullback.metrics.base import BaseMetric, Points, Tensors
+from pullback.metrics.local import FlatAt
 from pullback.typing import Map
 from pullback.validation import check_whole
 
@@ -50,6 +51,10 @@ class EuclideanMetric(BaseMetric):
     def hamiltonian_force(self, z: Points, p: Points) -> Points:
         """0: free motion is straight."""
         return torch.zeros_like(p)
+
+    def local(self, z: Points) -> FlatAt:
+        """Nothing to compute."""
+        return FlatAt(z)
 
     def __repr__(self) -> str:
         return f"EuclideanMetric({self.dim})"
