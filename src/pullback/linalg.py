@@ -119,3 +119,28 @@ class ScaledIdentityPlus:
         r = self.factor.shape[-1]
         eye = torch.eye(r, dtype=self.factor.dtype, device=self.factor.device)
         return torch.linalg.cholesky(self.factor.mT @ self.factor + self.scale * eye)
+
+
+def lower_triangular(
+    diagonal: Float[Tensor, "*n d"], lower: Float[Tensor, "*n m"]
+) -> Float[Tensor, "*n d d"]:
+    """Lower triangular matrices from their diagonals and the entries below, row by row.
+
+    Args:
+        diagonal: (d,), or a batch.
+        lower: (d(d-1)/2,): (2,1), (3,1), (3,2), (4,1), ... counted from 1.
+    Example:
+        >>> import torch
+        >>> lower_triangular(torch.tensor([1.0, 2.0]), torch.tensor([3.0]))
+        tensor([[1., 0.],
+                [3., 2.]])
+    """
+    d = diagonal.shape[-1]
+    rows, columns = torch.tril_indices(d, d, device=diagonal.device)
+    # entries side by side, then each to its place: one gather, whose gradient is one scatter
+    position = torch.full((d, d), d + lower.shape[-1], dtype=torch.long, device=diagonal.device)
+    below = rows != columns
+    position[rows[~below], columns[~below]] = torch.arange(d, device=diagonal.device)
+    position[rows[below], columns[below]] = d + torch.arange(lower.shape[-1], device=diagonal.device)
+    entries = torch.cat([diagonal, lower, torch.zeros_like(diagonal[..., :1])], dim=-1)
+    return entries[..., position.flatten()].unflatten(-1, (d, d))

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pullback.draws import source_of
 from pullback.dynamics.fixed_point import LARGEST_INCREMENT, increment
 from pullback.dynamics.leapfrog import (
     Backprop,
@@ -195,7 +196,7 @@ def tempered_flow(
     check_step_size(step_size, z0)
     betas = schedule(tempering, beta0, n_steps)
     if noise is None:
-        noise = torch.empty_like(z0).normal_(generator=generator)
+        noise = torch.empty_like(z0).normal_(generator=source_of(generator, z0.device))
     elif noise.shape != z0.shape:
         raise ValueError(f"noise: expected {tuple(z0.shape)} like z0, got {tuple(noise.shape)}")
     motion = make_motion(metric, potential, gradient=gradient, momentum_logprior=momentum_logprior)

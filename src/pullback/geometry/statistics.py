@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 from torch import Tensor
 
-from pullback.geometry.draws import source_of
+from pullback.draws import source_of
 from pullback.geometry.pairs import PairSearch
 from pullback.metrics import BaseMetric, as_metric, checked_tensor
 from pullback.validation import check_pair, check_points, check_positive

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullback.geometry.draws import source_of
+from pullback.draws import source_of
 from pullback.metrics import as_metric
 from pullback.validation import check_choice, check_points, check_whole
 

@@ -10,6 +10,10 @@ from pullback.models.blocks import (
     Sine,
     make_activation,
 )
+from pullback.models.centroids import select_centroids
+from pullback.models.elbo import Elbo
+from pullback.models.flow_model import FlowModel, FlowOutput
+from pullback.models.hvae import HVAE, hamiltonian_elbo, potential_energy, potential_energy_gradient
 from pullback.models.likelihoods import (
     Bernoulli,
     Categorical,
@@ -19,27 +23,50 @@ from pullback.models.likelihoods import (
     make_likelihood,
 )
 from pullback.models.marginal import LogLikelihood
+from pullback.models.metric_network import MetricNetwork, MetricParts
+from pullback.models.rhvae import (
+    RHVAE,
+    TrainingStep,
+    riemannian_hamiltonian_elbo,
+    training_step,
+    update_metric,
+)
 from pullback.models.vae import VAE, GaussianPosterior
 from pullback.models.weighted import WeightedGaussian
 
 __all__ = [
+    "HVAE",
     "MLP",
+    "RHVAE",
     "VAE",
     "Autoencoder",
     "Bernoulli",
     "Categorical",
     "ConvDecoder",
     "ConvEncoder",
+    "Elbo",
     "Evaluation",
+    "FlowModel",
+    "FlowOutput",
     "Gaussian",
     "GaussianPosterior",
     "LogLikelihood",
+    "MetricNetwork",
+    "MetricParts",
     "NegativeBinomial",
     "Poisson",
     "Product",
     "Residual",
     "Sine",
+    "TrainingStep",
     "WeightedGaussian",
+    "hamiltonian_elbo",
     "make_activation",
     "make_likelihood",
+    "potential_energy",
+    "potential_energy_gradient",
+    "riemannian_hamiltonian_elbo",
+    "select_centroids",
+    "training_step",
+    "update_metric",
 ]

@@ -1,0 +1,60 @@
+"""Which data a learned metric is anchored at."""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Num
+from scipy.spatial.distance import cdist
+from sklearn.cluster import KMeans
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+from pullback.validation import check_choice, check_whole
+
+Choice = Literal["kmedoids", "kmeans", "random", "all"]
+
+
+def select_centroids(
+    x: Num[Tensor, "n *shape"],
+    n: int = 64,
+    method: Choice = "kmedoids",
+    *,
+    random_state: Any = None,
+) -> Num[Tensor, "m *shape"]:
+    """Rows that stand for the data.
+
+    Args:
+        x: data, any shape behind the first axis.
+        n: how many, at most as many as there are rows.
+        method: "kmedoids", k-means centres moved to the nearest row, each row once (so there may be fewer);
+            "kmeans", the centres themselves; "random" rows; "all" of them, whatever ``n``.
+        random_state: as in scikit-learn.
+    Returns:
+        Rows ``(m, ...)``, m <= n.
+    Raises:
+        ValueError: more centroids than rows, or an unknown method.
+    Example:
+        >>> import torch
+        >>> select_centroids(torch.arange(10.0)[:, None], 2, random_state=0).shape
+        torch.Size([2, 1])
+    """
+    check_choice("method", method, ("kmedoids", "kmeans", "random", "all"))
+    if method == "all":
+        return x
+    check_whole("n", n)
+    if n > len(x):
+        raise ValueError(f"n: expected at most {len(x)} centroids, one a row of x, got {n}")
+    if method == "random":
+        rows = check_random_state(random_state).choice(len(x), n, replace=False)
+        return x[torch.as_tensor(rows, device=x.device)]
+    flat = x.reshape(len(x), -1).cpu().numpy().astype(np.float64)
+    distinct = min(n, len(np.unique(flat, axis=0)))
+    centres = KMeans(distinct, n_init="auto", random_state=random_state).fit(flat).cluster_centers_
+    if method == "kmeans":
+        found = torch.as_tensor(centres, device=x.device)
+        return found.to(x.dtype if x.is_floating_point() else torch.get_default_dtype()).reshape(
+            -1, *x.shape[1:]
+        )
+    rows = np.unique(cdist(centres, flat).argmin(axis=1))
+    return x[torch.as_tensor(rows, device=x.device)]

@@ -1,0 +1,282 @@
+"""The Riemannian Hamiltonian VAE: a flow on a metric that is learned with the model."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pullback.dynamics import Flow
+from pullback.metrics import CentroidMetric
+from pullback.models.elbo import Elbo
+from pullback.models.flow_model import FlowModel, flow_elbo
+from pullback.models.vae import VAE
+from pullback.validation import check_choice, check_positive
+
+logger = logging.getLogger(__name__)
+
+LARGEST_RESIDUAL = 1e-3
+SMALLEST_STEP = 1e-6
+
+
+class RHVAE(FlowModel):
+    """VAE with a tempered flow on g⁻¹(z) = s Σ_i w_i(z) M_i + λ I, a metric learned with the model.
+
+    Centroids c_i are the encoder's means of fixed data, M_i = L_i L_iᵀ what a network makes of the same data.
+
+    Chadebec, Mantoux and Allassonnière 2020, "Geometry-aware Hamiltonian variational auto-encoder".
+
+    Args:
+        vae: encoder, decoder, likelihood; its modules become this model's.
+        metric_network: x -> L(x).
+        centroids_data: the data of the centroids, as the encoder takes them.
+        temperature: T, the reach of a centroid; √d if not given.
+        regularization: λ.
+        reduction: "mean" (s = 1/N) or "sum" (s = 1).
+        adapt_step_size: halve ε where a fixed point has not converged (see `refuses`).
+        options: n_steps, step_size, beta0, tempering, fixed_point_steps, tolerance, gradient, backprop; see
+            `pullback.models.FlowModel`.
+    Example:
+        >>> import torch
+        >>> from pullback.models import MLP, VAE, Bernoulli, MetricNetwork
+        >>> vae, data = VAE(MLP(5, 4), MLP(2, 5), Bernoulli()), torch.eye(5)
+        >>> model = RHVAE(vae, MetricNetwork(5, 2), data)
+        >>> model.metric().inverse(torch.zeros(1, 2)).shape
+        torch.Size([1, 2, 2])
+    """
+
+    centroids_data: Tensor
+    centroids: Tensor
+    factors: Tensor
+    temperature: Tensor
+    regularization: Tensor
+
+    def __init__(
+        self,
+        vae: VAE,
+        metric_network: nn.Module,
+        centroids_data: Float[Tensor, "N p"],
+        *,
+        temperature: float | None = None,
+        regularization: float = 1e-2,
+        reduction: Literal["mean", "sum"] = "mean",
+        adapt_step_size: bool = True,
+        **options: Any,
+    ):
+        super().__init__(vae, **options)
+        d, n = self.latent_dim, len(centroids_data)
+        wide = math.sqrt(d) if temperature is None else temperature
+        check_positive("temperature", wide)
+        check_positive("regularization", regularization)
+        check_choice("reduction", reduction, ("mean", "sum"))
+        if n == 0:
+            raise ValueError("centroids_data: expected at least one row, got none")
+        self.metric_network = metric_network
+        self.reduction: Literal["mean", "sum"] = reduction
+        self.adapt_step_size = adapt_step_size
+        self.residual: float = 0.0
+        self._flow: Flow | None = None
+        self.register_buffer("centroids_data", centroids_data)
+        self.register_buffer("centroids", centroids_data.new_zeros(n, d))
+        self.register_buffer("factors", centroids_data.new_zeros(n, d, d))
+        self.register_buffer("temperature", torch.tensor(float(wide), dtype=torch.float64))
+        self.register_buffer("regularization", torch.tensor(float(regularization), dtype=torch.float64))
+        self.update_metric_()
+
+    def metric(self) -> CentroidMetric:
+        """The learned metric as of the last `update_metric_`, without gradient."""
+        return self._metric(self.centroids, self.factors)
+
+    def _metric(self, centroids: Tensor, factors: Tensor) -> CentroidMetric:
+        return CentroidMetric(
+            centroids,
+            factors,
+            temperature=float(self.temperature),
+            regularization=float(self.regularization),
+            reduction=self.reduction,
+        )
+
+    def flow_metric(self) -> CentroidMetric:
+        """`update_metric` where gradients are recorded, else the metric as of the last update."""
+        return update_metric(self) if torch.is_grad_enabled() else self.metric()
+
+    @torch.no_grad()
+    def update_metric_(self, metric: CentroidMetric | None = None) -> CentroidMetric:
+        """Write centroids and factors of the present networks, or of ``metric``, to the buffers."""
+        found = update_metric(self) if metric is None else metric
+        self.centroids.copy_(found.centroids)
+        self.factors.copy_(found.factors)
+        return self.metric()
+
+    def after_step(self) -> None:
+        """Keep the metric up to date; the training loop calls it after each step of the optimiser."""
+        self.update_metric_()
+
+    def keep(self, flow: Flow) -> None:
+        """Note the flow whose residual `refuses` looks at."""
+        self._flow = flow if self.training else None
+
+    def refuses(self, loss: float, largest: Callable[[float], float] = float) -> bool:
+        """Whether the batch has to be evaluated again, with half the step size.
+
+        It does if the momentum's fixed point moved by more than 1e-3 in its last iteration, or if the loss is
+        not finite, until ε is 1e-6. A bound with a smaller step is as valid as before.
+
+        Args:
+            loss: of the batch.
+            largest: the largest value over all processes.
+        """
+        flow, self._flow = self._flow, None
+        found = math.nan if flow is None else float(flow.info.momentum_residual.amax())
+        sound = math.isfinite(loss) and math.isfinite(found)
+        self.residual = largest(found if sound else math.inf)
+        if not self.adapt_step_size or self.residual <= LARGEST_RESIDUAL:
+            return False
+        halved = max(float(self.step_size) / 2, SMALLEST_STEP)
+        if halved == float(self.step_size):
+            return False
+        self.step_size.fill_(halved)
+        logger.info("fixed point moved by %.2g: step size halved to %.3g", self.residual, halved)
+        return True
+
+
+def update_metric(model: RHVAE) -> CentroidMetric:
+    """The learned metric of the present networks, with gradients to encoder and metric network.
+
+    Example:
+        >>> import torch
+        >>> from pullback.models import MLP, VAE, Bernoulli, MetricNetwork
+        >>> model = RHVAE(VAE(MLP(5, 4), MLP(2, 5), Bernoulli()), MetricNetwork(5, 2), torch.eye(5))
+        >>> update_metric(model).factors.requires_grad
+        True
+    """
+    data = model.centroids_data
+    return model._metric(model.encode(data), model.metric_network(data))
+
+
+def riemannian_hamiltonian_elbo(
+    model: RHVAE,
+    x: Float[Tensor, "b p"],
+    x_out: Float[Tensor, "b q"] | None = None,
+    *,
+    metric: Any = None,
+    noise: Float[Tensor, "b e"] | None = None,
+    generator: torch.Generator | None = None,
+    logp_weights: Sequence[float] = (1, 1, 1),
+    logq_weights: Sequence[float] = (1, 1, 1),
+    return_outputs: bool = False,
+    **options: Any,
+) -> Elbo:
+    """Evidence lower bound on log p(x_out) through the flow on the learned metric.
+
+    E[log p(x_out | z_K) + log p(z_K) + log N(ρ_K; 0, G(z_K)) - log q(z_0 | x) - log N(ρ_0; 0, G(z_0)/β_0)
+    + (d/2) (log β_0 - log β_K)], valid for every schedule. Nothing is left out: log det G at the start
+    depends on the parameters.
+
+    Args:
+        model: the model.
+        x: data that are encoded and drive the flow.
+        x_out: data whose density is bounded; x if not given.
+        metric: in place of the metric of the present networks, as from `update_metric`.
+        noise: standard normal ``(b, 2d)`` for z_0 and ρ_0; drawn from ``generator`` if not given.
+        logp_weights: of (likelihood, position prior, momentum).
+        logq_weights: of (posterior, momentum N(ρ_0; 0, G/β_0), tempering term).
+        return_outputs: keep posterior, decoder output and flow.
+        options: in place of the model's: n_steps, step_size, beta0, fixed_point_steps, tolerance, tempering,
+            gradient, backprop, position_logprior, momentum_logprior.
+    Returns:
+        `pullback.models.elbo.Elbo`; with a weight other than 1 it is no bound and says so.
+    Raises:
+        ValueError: three weights are expected; x and x_out have as many rows; options out of range.
+    Example:
+        >>> import torch
+        >>> from pullback.models import MLP, VAE, Bernoulli, MetricNetwork
+        >>> model = RHVAE(VAE(MLP(5, 4), MLP(2, 5), Bernoulli()), MetricNetwork(5, 2), torch.eye(5))
+        >>> riemannian_hamiltonian_elbo(model, torch.ones(3, 5)).per_sample.shape
+        torch.Size([3])
+    """
+    return flow_elbo(
+        model,
+        x,
+        x_out,
+        metric=metric,
+        noise=noise,
+        generator=generator,
+        logp_weights=logp_weights,
+        logq_weights=logq_weights,
+        return_outputs=return_outputs,
+        **options,
+    )
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """One step of an optimiser.
+
+    Attributes:
+        loss: before the step.
+        terms: means of the parts of the bound, and of the regulariser.
+        residual: last increment of the momentum's fixed point, the largest over the batch.
+        step_size: ε that was used.
+    """
+
+    loss: float
+    terms: dict[str, float]
+    residual: float
+    step_size: float
+
+
+def training_step(
+    model: RHVAE,
+    x: Float[Tensor, "b p"],
+    optimizer: torch.optim.Optimizer,
+    *,
+    x_out: Float[Tensor, "b q"] | None = None,
+    loss: Callable[[RHVAE, Tensor, Tensor | None], Elbo] | None = None,
+    generator: torch.Generator | None = None,
+    regularizer: Callable[..., Tensor] | None = None,
+    regularizer_strength: float = 1.0,
+    regularizer_kwargs: dict[str, Any] | None = None,
+) -> TrainingStep:
+    """Loss, backward, optimiser, `update_metric_`, in a loop of your own.
+
+    The batch is evaluated again with half the step size where `RHVAE.refuses` says so.
+
+    Args:
+        model: the model; changed in place.
+        x: a batch.
+        optimizer: of the model's parameters.
+        x_out: see `riemannian_hamiltonian_elbo`.
+        loss: (model, x, x_out) -> `Elbo` with outputs, in place of `riemannian_hamiltonian_elbo`.
+        generator: source of the noise.
+        regularizer: (outputs, **regularizer_kwargs) -> a number, added ``regularizer_strength`` times.
+    Example:
+        >>> import torch
+        >>> from pullback.models import MLP, VAE, Bernoulli, MetricNetwork
+        >>> model = RHVAE(VAE(MLP(5, 4), MLP(2, 5), Bernoulli()), MetricNetwork(5, 2), torch.eye(5))
+        >>> training_step(model, torch.ones(3, 5), torch.optim.Adam(model.parameters())).step_size
+        0.01
+    """
+    while True:
+        if loss is None:
+            bound = riemannian_hamiltonian_elbo(model, x, x_out, generator=generator, return_outputs=True)
+        else:
+            bound = loss(model, x, x_out)
+        total, terms = -bound.value, dict(bound.terms)
+        if regularizer is not None:
+            terms["regularizer"] = regularizer(bound.outputs, **(regularizer_kwargs or {}))
+            total = total + regularizer_strength * terms["regularizer"]
+        model._flow = None if bound.outputs is None else bound.outputs.flow
+        used, value = float(model.step_size), float(total.detach())
+        if bound.outputs is None or not model.refuses(value):
+            break
+    optimizer.zero_grad()
+    total.backward()
+    optimizer.step()
+    model.update_metric_()
+    means = {name: float(term.detach().mean()) for name, term in terms.items()}
+    return TrainingStep(value, means, model.residual, used)
