@@ -35,8 +35,9 @@ $(VENV)/.docs: $(VENV)/.dev
 .venv-peers/.made: pyproject.toml constraints-peers.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-peers.txt \
-		--editable . stochman torchdiffeq gamfit pytest pytest-benchmark
-	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps latent-geometry==1.1.0
+		--editable . stochman torchdiffeq gamfit cloudpickle imageio pydantic pytest pytest-benchmark
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		latent-geometry==1.1.0 pythae==0.1.2
 	@touch $@
 
 $(VENV)/.data: $(VENV)/.dev constraints-data.txt
