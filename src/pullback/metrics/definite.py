@@ -31,7 +31,7 @@ def not_positive(name: str, row: int, g: Tensor) -> str:
     """The message for a tensor that is no metric."""
     if not bool(torch.isfinite(g).all()):
         return f"{name} is not finite at row {row}; check the decoder and the scale of z"
-    smallest = float(torch.linalg.eigvalsh(g.double())[0])
+    smallest = float(torch.linalg.eigvalsh(g.detach().double())[0])
     return (
         f"{name} is not positive definite at row {row} (smallest eigenvalue {smallest:.3g}); "
         "raise regularization or check the decoder"
