@@ -75,6 +75,25 @@ def fitted() -> pb.VAE:
     return vae().fit(TABLE)
 
 
+RUN: dict[str, Any] = {"n_steps": 2, "step_size": 0.1}
+
+
+def parabola(z: torch.Tensor) -> torch.Tensor:
+    return z.square().sum(1) / 2
+
+
+def sampled(**options: Any) -> Any:
+    return pb.dynamics.sample_hmc(parabola, POINTS, **(RUN | options))
+
+
+def curved(metric: Any, **options: Any) -> Any:
+    return pb.dynamics.sample_rhmc(parabola, metric, POINTS, **(RUN | options))
+
+
+def volume_of(**options: Any) -> Any:
+    return pb.dynamics.volume_sampler(centroid(), 3, **options)
+
+
 Case = tuple[str, Callable[..., Any], type[Exception], str]
 
 CASES: list[Case] = [
@@ -246,6 +265,20 @@ CASES: list[Case] = [
         ValueError,
         "expected a Geodesic",
     ),
+    # dynamics
+    ("sample_hmc: start", lambda: pb.dynamics.sample_hmc(parabola, spoiled(NAN), **RUN), ValueError, "row 1"),
+    ("sample_hmc: potential", lambda: pb.dynamics.sample_hmc(3, POINTS, **RUN), TypeError, "potential: "),
+    ("sample_hmc: n_steps", lambda: sampled(n_steps=0), ValueError, "n_steps: expected a whole number >= 1"),
+    ("sample_hmc: step_size", lambda: sampled(step_size=INF), ValueError, "step_size: expected a finite"),
+    ("sample_rhmc: metric", lambda: curved(NET), TypeError, "wrap a decoder in PullbackMetric"),
+    ("sample_rhmc: tolerance", lambda: curved(METRIC, tolerance=-1.0), ValueError, "tolerance: expected"),
+    ("volume_sampler: n", lambda: pb.dynamics.volume_sampler(centroid(), 0), ValueError, "n: expected"),
+    ("volume_sampler: support", lambda: volume_of(support="ball"), ValueError, "'balls', 'box', 'prior'"),
+    ("volume_sampler: density", lambda: volume_of(density="mass"), ValueError, "'inverse_volume', 'volume'"),
+    ("volume_sampler: radius", lambda: volume_of(radius=-1.0), ValueError, "radius: expected"),
+    ("volume_sampler: scale", lambda: pb.dynamics.volume_sampler(METRIC, 3), ValueError, "scale: expected"),
+    ("effective_sample_size", lambda: pb.dynamics.effective_sample_size(POINTS), ValueError, "draws: exp"),
+    ("split_r_hat: few", lambda: pb.dynamics.split_r_hat(torch.zeros(3, 2, 2)), ValueError, "4 steps, got 3"),
     # estimators
     ("VAE: NaN", lambda: vae().fit(spoiled_table(NAN)), ValueError, "NaN"),
     ("VAE: inf", lambda: vae().fit(spoiled_table(INF)), ValueError, "infinity"),
