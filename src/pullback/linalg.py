@@ -4,6 +4,7 @@ Spectra of thin factors, angles between subspaces, and matrices of the form s I 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -136,11 +137,16 @@ def lower_triangular(
                 [3., 2.]])
     """
     d = diagonal.shape[-1]
-    rows, columns = torch.tril_indices(d, d, device=diagonal.device)
-    # entries side by side, then each to its place: one gather, whose gradient is one scatter
-    position = torch.full((d, d), d + lower.shape[-1], dtype=torch.long, device=diagonal.device)
-    below = rows != columns
-    position[rows[~below], columns[~below]] = torch.arange(d, device=diagonal.device)
-    position[rows[below], columns[below]] = d + torch.arange(lower.shape[-1], device=diagonal.device)
     entries = torch.cat([diagonal, lower, torch.zeros_like(diagonal[..., :1])], dim=-1)
-    return entries[..., position.flatten()].unflatten(-1, (d, d))
+    return entries[..., _places(d, diagonal.device)].unflatten(-1, (d, d))
+
+
+@lru_cache(maxsize=32)
+def _places(d: int, device: torch.device) -> Tensor:
+    """Where each entry of a lower triangular matrix stands among diagonal, entries below, and a zero."""
+    rows, columns = torch.tril_indices(d, d)
+    below = rows != columns
+    position = torch.full((d, d), d + int(below.sum()))
+    position[rows[~below], columns[~below]] = torch.arange(d)
+    position[rows[below], columns[below]] = d + torch.arange(int(below.sum()))
+    return position.flatten().to(device)

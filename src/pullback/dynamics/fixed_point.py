@@ -18,28 +18,43 @@ class FixedPoint:
 
     Attributes:
         value: the last iterate.
-        increment: last increment of each row, max_a |new - old| / (1 + |new|).
-        iterations: how many each row took.
-        converged: the increment is within the tolerance (`LARGEST_INCREMENT` where there is none).
+        previous: the one before it.
+        counts: iterations of each row, or of all.
+        tolerance: of the increment, or None.
     """
 
     value: Float[Tensor, "n d"]
     previous: Float[Tensor, "n d"]
-    iterations: Int[Tensor, " n"]
+    counts: Int[Tensor, " n"] | int
     tolerance: float | None
+
+    @property
+    def iterations(self) -> Int[Tensor, " n"]:
+        """How many iterations each row took."""
+        if isinstance(self.counts, Tensor):
+            return self.counts
+        return torch.full((len(self.value),), self.counts, device=self.value.device)
 
     @cached_property
     def increment(self) -> Float[Tensor, " n"]:
+        """Last increment of each row, max_a |new - old| / (1 + |new|)."""
         return increment(self.value.detach(), self.previous)
 
     @property
     def converged(self) -> Bool[Tensor, " n"]:
+        """The increment is within the tolerance (`LARGEST_INCREMENT` where there is none)."""
         return self.increment <= (LARGEST_INCREMENT if self.tolerance is None else self.tolerance)
 
 
 def increment(new: Tensor, old: Tensor) -> Tensor:
     """max_a |new - old| / (1 + |new|) of each row."""
     return ((new - old).abs() / (1 + new.abs())).amax(-1)
+
+
+def taken(iterates: tuple[Tensor, Tensor], count: int) -> FixedPoint:
+    """The result of so many iterations, from the last two iterates."""
+    new, old = iterates
+    return FixedPoint(new, old.detach(), count, None)
 
 
 def iterate(
@@ -54,8 +69,7 @@ def iterate(
         old = new = start
         for _ in range(max_iterations):
             old, new = new, update(new)
-        count = torch.full((len(start),), max_iterations, device=start.device)
-        return FixedPoint(new, old.detach(), count, None)
+        return taken((new, old), max_iterations)
     new = old = start
     count = torch.zeros(len(start), dtype=torch.long, device=start.device)
     active = torch.ones(len(start), dtype=torch.bool, device=start.device)

@@ -38,8 +38,7 @@ def hamiltonian(
     """
     z, rho = check_pair(("z", "rho"), z, rho)
     motion = make_motion(metric, potential, momentum_logprior=momentum_logprior)
-    place = motion.at(z)
-    return motion.potential(z) + place.kinetic(rho)
+    return motion.at(z).energy_of(rho)
 
 
 def hamiltonian_gradient(

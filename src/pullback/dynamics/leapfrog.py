@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pullback.dynamics.fixed_point import FixedPoint, iterate
+from pullback.dynamics.fixed_point import FixedPoint, iterate, taken
 from pullback.dynamics.place import Method, MomentumLogPrior, Motion, Place, make_motion
 from pullback.metrics import EuclideanMetric
 from pullback.validation import check_choice, check_pair, check_positive, check_whole
@@ -69,10 +69,23 @@ def check_step_size(step_size: StepSize, z: Tensor) -> None:
     check_positive("step_size", step_size)
 
 
+def moved(start: Tensor, direction: Tensor, step: StepSize) -> Tensor:
+    """start + step · direction."""
+    if isinstance(step, Tensor):
+        return start + step * direction
+    return torch.add(start, direction, alpha=step)
+
+
 def momentum_point(
     place: Place, rho: Tensor, *, step_size: StepSize, max_iterations: int, tolerance: float | None
 ) -> FixedPoint:
     """r = ρ - ε/2 ∂H/∂z(z, r)."""
+    if tolerance is None and place.motion.is_closed:
+        base = moved(rho, place.rest_force, -step_size / 2)
+        return taken(
+            place.local.momentum_iterates(rho, base, half_step=step_size / 2, count=max_iterations),
+            max_iterations,
+        )
 
     def update(r: Tensor) -> Tensor:
         return rho - step_size / 2 * place.force(r)
@@ -84,6 +97,10 @@ def position_point(
     place: Place, rho: Tensor, *, step_size: StepSize, max_iterations: int, tolerance: float | None
 ) -> FixedPoint:
     """y = z + ε/2 (∂H/∂ρ(z, r) + ∂H/∂ρ(y, r))."""
+    if tolerance is None and place.motion.is_closed:
+        return taken(
+            place.local.position_iterates(rho, half_step=step_size / 2, count=max_iterations), max_iterations
+        )
     first = place.velocity(rho)
 
     def update(y: Tensor) -> Tensor:
@@ -91,6 +108,14 @@ def position_point(
         return place.z + step_size / 2 * (first + there)
 
     return iterate(update, place.z, max_iterations=max_iterations, tolerance=tolerance)
+
+
+def kicked(place: Place, rho: Tensor, *, step_size: StepSize) -> Tensor:
+    """ρ - ε/2 ∂H/∂z(z, ρ)."""
+    if place.motion.is_closed:
+        base = moved(rho, place.rest_force, -step_size / 2)
+        return place.local.momentum_iterates(rho, base, half_step=step_size / 2, count=1)[0]
+    return rho - step_size / 2 * place.force(rho)
 
 
 def detached(point: FixedPoint, start: Tensor) -> Tensor:
@@ -121,7 +146,8 @@ def step_from(
     with torch.set_grad_enabled(exact):
         second = position_point(place, half, **options)
     after = motion.at(second.value if exact else detached(second, place.z), place)
-    return LeapfrogStep(after.z, half - step_size / 2 * after.force(half), half, after, first, second)
+    last = kicked(after, half, step_size=step_size)
+    return LeapfrogStep(after.z, last, half, after, first, second)
 
 
 def leapfrog(
@@ -306,7 +332,7 @@ def explicit_momentum_step(
     z, rho = check_pair(("z", "rho"), z, rho)
     check_step_size(step_size, z)
     place = make_motion(metric, potential, gradient=gradient).at(z)
-    return rho - step_size / 2 * place.force(rho)
+    return kicked(place, rho, step_size=step_size)
 
 
 def spherical_potential(z: Tensor) -> Tensor:

@@ -36,6 +36,11 @@ class Motion:
     scheme: Scheme
 
     @property
+    def is_closed(self) -> bool:
+        """Whether the kinetic energy is differentiated in closed form."""
+        return self.method == "closed" and self.momentum_logprior is riemannian_logprior
+
+    @property
     def name(self) -> str:
         """The method that is used, for results."""
         if self.method == "finite":
@@ -77,6 +82,11 @@ class Place:
         """The potential here."""
         return potential_at(self.motion.potential, self.z)
 
+    @cached_property
+    def rest_force(self) -> Tensor:
+        """∂H/∂z of a momentum of zero, in closed form."""
+        return self.potential.gradient + self.local.rest_gradient
+
     def kinetic(self, rho: Tensor) -> Tensor:
         """κ = -log p(ρ | z)."""
         return -self.motion.momentum_logprior(rho, self.local.inverse, self.local.logdet)
@@ -89,23 +99,28 @@ class Place:
         """∂H/∂z."""
         motion = self.motion
         if motion.method == "closed":
-            if motion.momentum_logprior is riemannian_logprior:
-                return self.potential.gradient + self.local.kinetic_gradient(rho)
+            if motion.is_closed:
+                return self.rest_force - self.local.force(rho)
             return self.potential.gradient + differentiated(lambda z: self._kinetic_at(z, rho), self.z)[1]
         return self._by_method(lambda z: self._energy_at(z, rho), self.z)
 
     def velocity(self, rho: Tensor) -> Tensor:
         """∂H/∂ρ."""
         motion = self.motion
-        if motion.method == "closed" and motion.momentum_logprior is riemannian_logprior:
+        if motion.is_closed:
             return self.local.velocity(rho)
         if motion.method == "closed":
-            return differentiated(self.kinetic, rho)[1]
+            return differentiated(lambda momentum: self._kinetic_at(self.z, momentum), rho)[1]
         return self._by_method(lambda momentum: self._energy_at(self.z, momentum), rho)
 
     def _kinetic_at(self, z: Tensor, rho: Tensor) -> Tensor:
-        local = self.motion.metric.local(z)
-        return -self.motion.momentum_logprior(rho, local.inverse, local.logdet)
+        # not by a local view, which may be differentiable no more than once
+        metric = self.motion.metric
+        return -self.motion.momentum_logprior(rho, metric.inverse(z), metric.logdet(z))
+
+    def energy_of(self, rho: Tensor) -> Tensor:
+        """H, to be differentiated as often as metric and potential can be."""
+        return self._energy_at(self.z, rho)
 
     def _energy_at(self, z: Tensor, rho: Tensor) -> Tensor:
         return self.motion.potential(z) + self._kinetic_at(z, rho)

@@ -2,33 +2,50 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, cast, runtime_checkable
+from functools import cached_property
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pullback.dynamics.priors import spherical_logprior
+from pullback.jets.pull import chain_layers, value_and_pull
 from pullback.typing import Likelihood
 
 LogPrior = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
 class PotentialAt:
     """A potential at positions.
 
-    Attributes:
-        value: U.
+    Args:
         gradient: ∂U/∂z.
+        value: U, or a function that computes it when it is asked for.
         output: what a decoder returned there, for the potential of a model.
-        log_likelihood: log p(x | z), for the potential of a model.
+        log_likelihood: log p(x | z), or a function that computes it, for the potential of a model.
     """
 
-    value: Float[Tensor, " n"]
-    gradient: Float[Tensor, "n d"]
-    output: Tensor | None = None
-    log_likelihood: Float[Tensor, " n"] | None = None
+    def __init__(
+        self,
+        gradient: Tensor,
+        value: Tensor | Callable[[], Tensor],
+        output: Tensor | None = None,
+        log_likelihood: Tensor | Callable[[], Tensor] | None = None,
+    ):
+        self.gradient, self.output = gradient, output
+        self._value, self._log_likelihood = value, log_likelihood
+
+    @cached_property
+    def value(self) -> Tensor:
+        """U."""
+        return self._value() if callable(self._value) else self._value
+
+    @cached_property
+    def log_likelihood(self) -> Tensor | None:
+        """log p(x | z), for the potential of a model."""
+        held = self._log_likelihood
+        return held() if callable(held) else held
 
 
 @runtime_checkable
@@ -54,7 +71,8 @@ def as_potential(potential: object) -> Potential:
         >>> as_potential(lambda z: z.square().sum(1) / 2).value_and_gradient(torch.ones(1, 2))[1]
         tensor([[1., 1.]])
     """
-    if isinstance(potential, Potential):
+    # looking for methods takes long
+    if isinstance(potential, ModelPotential | FunctionPotential | Potential):
         return potential
     if not callable(potential):
         raise TypeError(f"potential: expected a function z -> (n,), got {type(potential).__name__}")
@@ -65,7 +83,8 @@ def potential_at(potential: Potential, z: Float[Tensor, "n d"]) -> PotentialAt:
     """The potential with all that it knows at positions."""
     if isinstance(potential, ModelPotential):
         return potential.at(z)
-    return PotentialAt(*potential.value_and_gradient(z))
+    value, gradient = potential.value_and_gradient(z)
+    return PotentialAt(gradient, value)
 
 
 @dataclass(frozen=True)
@@ -114,6 +133,11 @@ class ModelPotential:
         """U."""
         return -self.likelihood.log_prob(self.x, self.decoder(z)) - self.position_logprior(z)
 
+    @cached_property
+    def _layers(self) -> list[Any]:
+        """The layers of a decoder whose derivatives are known, looked up once for all steps of a flow."""
+        return chain_layers(self.decoder)
+
     def value_and_gradient(self, z: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor]:
         """U and ∂U/∂z."""
         here = self.at(z)
@@ -123,18 +147,30 @@ class ModelPotential:
         """U, its gradient, and what the decoder returned."""
         if len(z) != len(self.x):
             raise ValueError(f"z: expected {len(self.x)} rows, one for each row of x, got {len(z)}")
+        score = getattr(self.likelihood, "score", None)
+        if self.position_logprior is spherical_logprior and score is not None:
+            output, pull = value_and_pull(self._layers, z) if self._layers else (None, None)
+            slope = None if output is None else score(self.x, output)
+            if output is not None and pull is not None and slope is not None:
+                return self._described(z, z - pull(slope), output)
         recording = records(self, z)
         with torch.enable_grad():
             point = z if recording and z.requires_grad else z.detach().requires_grad_()
             output = self.decoder(point)
             fit = self.likelihood.log_prob(self.x, output)
-            flat = self.position_logprior is spherical_logprior
             prior = self.position_logprior(point)
-            # the gradient of the standard normal is known
-            pulled = fit if flat else fit + prior
-            (slope,) = torch.autograd.grad(pulled.sum(), point, create_graph=recording)
-            found = (-(fit + prior), point - slope if flat else -slope, output, fit)
-        return PotentialAt(*(found if recording else (tensor.detach() for tensor in found)))
+            (slope,) = torch.autograd.grad((fit + prior).sum(), point, create_graph=recording)
+        if recording:
+            return PotentialAt(-slope, -(fit + prior), output, fit)
+        return PotentialAt(-slope, -(fit + prior).detach(), output.detach(), fit.detach())
+
+    def _described(self, z: Tensor, gradient: Tensor, output: Tensor) -> PotentialAt:
+        """Value and log-likelihood are computed where they are asked for: a flow does so at its end alone."""
+
+        def fit() -> Tensor:
+            return self.likelihood.log_prob(self.x, output)
+
+        return PotentialAt(gradient, lambda: -fit() - self.position_logprior(z), output, fit)
 
 
 def records(function: Callable[[Tensor], Tensor], z: Tensor) -> bool:

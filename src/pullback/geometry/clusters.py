@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pullback.geometry.centring import Centring, Groups, fan_of, pursue, tensor_of
 from pullback.draws import source_of
+from pullback.geometry.centring import Centring, Groups, fan_of, pursue, tensor_of
 from pullback.geometry.geodesics import Geodesic
 from pullback.geometry.matrices import finite_squares, graph_distances
 from pullback.geometry.means import (

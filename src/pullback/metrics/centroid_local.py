@@ -1,16 +1,16 @@
 """The centroid metric at one set of points, in few matrix products: what a Hamiltonian flow asks for.
 
-Nothing here has an entry a point, a centroid and a pair of dimensions; with many centroids the metric's own
+No array has an entry a point, a centroid and a pair of dimensions. With very many centroids the metric's own
 chunked sums take over (`CentroidMetric.local`).
 """
 
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullback.metrics import centroid_flow as flow
 from pullback.metrics.local import LocalMetric
 
 MOMENT_COLUMNS = 64
@@ -38,128 +38,91 @@ class CentroidTables:
         scale: float,
     ):
         n, d = centroids.shape
-        self.centroids, self.dim, self.square = centroids, d, temperature**2
-        flat = matrices.reshape(n, d * d) * scale
-        self.joint = (1 + d) * d * d <= MOMENT_COLUMNS
-        self.flat = flat
-        self.ridge = regularization * torch.eye(d, dtype=flat.dtype, device=flat.device)
-        if self.joint:
-            beside = (centroids.unsqueeze(2) * flat.unsqueeze(1)).reshape(n, d * d * d)
-            self.moments = torch.cat([flat, beside], dim=1)
-
-    def weights(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b N"]:
-        """w_i(z) = exp(-|z - c_i|²/T²)."""
-        return _Weights.apply(z, self.centroids, self.square)  # type: ignore[return-value]
-
-    def inverse(self, weights: Float[Tensor, "b N"]) -> Float[Tensor, "b d d"]:
-        """s Σ w_i M_i + λ I."""
-        return (weights @ self.flat).unflatten(1, (self.dim, self.dim)) + self.ridge
+        self.centroids, self.dim, self.square = centroids, d, float(temperature) ** 2
+        self.flat = matrices.reshape(n, d * d) * scale
+        self.ridge = regularization * torch.eye(d, dtype=centroids.dtype, device=centroids.device)
+        self.moments: Tensor | None = None
+        if (1 + d) * d * d <= MOMENT_COLUMNS:
+            beside = (centroids.unsqueeze(2) * self.flat.unsqueeze(1)).reshape(n, d**3)
+            self.moments = torch.cat([self.flat, beside], dim=1)
 
 
 class CentroidAt(LocalMetric):
     """g⁻¹ = s Σ w_i M_i + λ I at points, and ∂κ/∂z = (s/T²) Σ w_i <M_i, g - p pᵀ> (z - c_i).
 
-    Where g⁻¹ is not finite or not positive definite all is NaN.
+    Where g⁻¹ is not finite or not positive definite all is NaN. Everything can be differentiated once.
     """
 
-    def __init__(self, tables: CentroidTables, z: Float[Tensor, "b d"]):
+    def __init__(self, tables: CentroidTables, z: Float[Tensor, "n d"]):
         self.tables, self.z = tables, z
 
     @cached_property
-    def _weights(self) -> Tensor:
-        return self.tables.weights(self.z)
+    def _place(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """g⁻¹, log det g, <T, g>/T², and T or the weights."""
+        tables = self.tables
+        kind, table = (
+            (flow.WidePlace, tables.flat) if tables.moments is None else (flow.Place, tables.moments)
+        )
+        return kind.apply(self.z, tables.centroids, table, tables.ridge, tables.square)  # type: ignore[return-value]
 
-    @cached_property
-    def _sums(self) -> tuple[Tensor, Tensor | None]:
-        """s Σ w_i M_i and, where it is cheap, s Σ w_i (z - c_i)_k M_i as (b, k, d²)."""
-        tables, d = self.tables, self.tables.dim
-        if not tables.joint:
-            return self._weights @ tables.flat, None
-        mean, beside = (self._weights @ tables.moments).split([d * d, d**3], dim=1)
-        return mean, torch.addcmul(-beside.unflatten(1, (d, d * d)), self.z.unsqueeze(2), mean.unsqueeze(1))
-
-    @cached_property
-    def inverse(self) -> Float[Tensor, "b d d"]:
+    @property
+    def inverse(self) -> Float[Tensor, "n d d"]:
         """s Σ w_i M_i + λ I."""
-        return self._sums[0].unflatten(1, (self.tables.dim, self.tables.dim)) + self.tables.ridge
+        return self._place[0]
 
-    @cached_property
-    def root(self) -> Float[Tensor, "b d d"]:
-        """C, lower, with C Cᵀ = g⁻¹."""
-        C, info = torch.linalg.cholesky_ex(self.inverse)
-        return torch.where((info != 0)[:, None, None], torch.nan, C)
-
-    @cached_property
-    def _plane(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Entries a, b, c of a 2 x 2 g⁻¹ and its determinant, NaN where it is not positive definite."""
-        a, b, _, c = self.inverse.flatten(1).unbind(1)
-        det = a * c - b * b
-        return a, b, c, torch.where((det > 0) & (a > 0), det, torch.nan)
-
-    @cached_property
-    def tensor(self) -> Float[Tensor, "b d d"]:
-        """g."""
-        if self.tables.dim == 2:
-            a, b, c, det = self._plane
-            return (torch.stack([c, -b, -b, a], dim=1) / det.unsqueeze(1)).unflatten(1, (2, 2))
-        eye = torch.eye(self.tables.dim, dtype=self.z.dtype, device=self.z.device)
-        half = torch.linalg.solve_triangular(self.root, eye.expand_as(self.root), upper=False)
-        return half.mT @ half
-
-    @cached_property
-    def logdet(self) -> Float[Tensor, " b"]:
+    @property
+    def logdet(self) -> Float[Tensor, " n"]:
         """log det g."""
+        return self._place[1]
+
+    @property
+    def rest_gradient(self) -> Float[Tensor, "n d"]:
+        """½ ∇ log det g = (s/T²) Σ w_i <M_i, g> (z - c_i)."""
+        return self._place[2]
+
+    def force(self, p: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """(s/T²) Σ w_i (pᵀ M_i p) (z - c_i)."""
+        return self.momentum_iterates(p, torch.zeros_like(p), half_step=1.0, count=1)[0]
+
+    def momentum(self, noise: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """C⁻ᵀ γ with C Cᵀ = g⁻¹."""
         if self.tables.dim == 2:
-            return -self._plane[3].log()
-        return -2 * self.root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-
-    def _contract(self, A: Float[Tensor, "b d d"]) -> Float[Tensor, "b d"]:
-        """(s/T²) Σ w_i <M_i, A> (z - c_i)."""
-        tables, flat = self.tables, A.flatten(1)
-        moments = self._sums[1]
-        if moments is not None:
-            return (moments @ flat.unsqueeze(2)).squeeze(2) / tables.square
-        a = self._weights * (flat @ tables.flat.mT)
-        return (a.sum(1, keepdim=True) * self.z - a @ tables.centroids) / tables.square
-
-    def kinetic_gradient(self, p: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
-        """∂κ/∂z at a fixed momentum."""
-        return self._contract(self.tensor - p.unsqueeze(2) * p.unsqueeze(1))
-
-    def logdet_gradient(self) -> Float[Tensor, "b d"]:
-        """∇ log det g = (2s/T²) Σ w_i <M_i, g> (z - c_i)."""
-        return 2 * self._contract(self.tensor)
-
-    def momentum(self, noise: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
-        """C⁻ᵀ γ."""
-        if self.tables.dim == 2:
-            a, b, _, det = self._plane
-            second = noise[:, 1] * (a / det).sqrt()
+            a, b, _, _ = self.inverse.flatten(1).unbind(1)
+            second = noise[:, 1] * (a * self.logdet.exp()).sqrt()
             return torch.stack([noise[:, 0] * a.rsqrt() - second * b / a, second], dim=1)
-        return torch.linalg.solve_triangular(self.root.mT, noise.unsqueeze(-1), upper=True).squeeze(-1)
+        C, info = torch.linalg.cholesky_ex(self.inverse)
+        C = torch.where((info != 0)[:, None, None], torch.nan, C)
+        return torch.linalg.solve_triangular(C.mT, noise.unsqueeze(-1), upper=True).squeeze(-1)
 
-    def at(self, z: Float[Tensor, "b d"]) -> "CentroidAt":
+    def momentum_iterates(
+        self,
+        start: Float[Tensor, "n d"],
+        base: Float[Tensor, "n d"],
+        *,
+        half_step: float | Tensor,
+        count: int,
+    ) -> tuple[Tensor, Tensor]:
+        """r <- base + half_step force(r), from ``start``; the last two iterates."""
+        if isinstance(half_step, Tensor):
+            return super().momentum_iterates(start, base, half_step=half_step, count=count)
+        tables, held = self.tables, self._place[3]
+        e = half_step / tables.square
+        if tables.moments is not None:
+            return flow.Momentum.apply(start, base, held, e, count)  # type: ignore[return-value]
+        more = (held, self.z, tables.centroids, tables.flat)
+        return flow.WideMomentum.apply(start, base, *more, e, count)  # type: ignore[return-value]
+
+    def position_iterates(
+        self, p: Float[Tensor, "n d"], *, half_step: float | Tensor, count: int
+    ) -> tuple[Tensor, Tensor]:
+        """y <- z + half_step (g⁻¹(z) p + g⁻¹(y) p), from z; the last two iterates."""
+        if isinstance(half_step, Tensor):
+            return super().position_iterates(p, half_step=half_step, count=count)
+        t = self.tables
+        return flow.Position.apply(  # type: ignore[return-value]
+            self.z, p, self.velocity(p), t.centroids, t.flat, t.ridge, t.square, half_step, count
+        )
+
+    def at(self, z: Float[Tensor, "n d"]) -> "CentroidAt":
         """The same metric at other points."""
         return CentroidAt(self.tables, z)
-
-
-class _Weights(torch.autograd.Function):
-    """exp(-|z - c|²/T²) as one node of the graph; it keeps no differences z - c."""
-
-    @staticmethod
-    def forward(z: Tensor, c: Tensor, square: float) -> Tensor:  # type: ignore[override]
-        # by differences: |z|² + |c|² - 2 z·c would cancel
-        return (z.unsqueeze(1) - c).square_().sum(-1).mul_(-1 / square).exp_()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        z, c, ctx.square = inputs
-        ctx.save_for_backward(z, c, output)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:  # type: ignore[override]
-        z, c, w = ctx.saved_tensors
-        h = g * w * (-2 / ctx.square)
-        to_z = h.sum(1, keepdim=True) * z - h @ c if ctx.needs_input_grad[0] else None
-        to_c = h.sum(0).unsqueeze(1) * c - h.mT @ z if ctx.needs_input_grad[1] else None
-        return to_z, to_c, None

@@ -24,9 +24,18 @@ class LocalMetric(ABC):
     def logdet(self) -> Float[Tensor, " n"]:
         """log det g."""
 
+    @property
     @abstractmethod
+    def rest_gradient(self) -> Float[Tensor, "n d"]:
+        """∂κ/∂z at rest, ½ ∇ log det g."""
+
+    @abstractmethod
+    def force(self, p: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """-½ pᵀ ∂_c g⁻¹ p."""
+
     def kinetic_gradient(self, p: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """∂κ/∂z at a fixed momentum."""
+        return self.rest_gradient - self.force(p)
 
     @abstractmethod
     def momentum(self, noise: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
@@ -39,6 +48,31 @@ class LocalMetric(ABC):
     def velocity(self, p: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """∂κ/∂p = g⁻¹ p."""
         return (self.inverse @ p.unsqueeze(-1)).squeeze(-1)
+
+    def momentum_iterates(
+        self,
+        start: Float[Tensor, "n d"],
+        base: Float[Tensor, "n d"],
+        *,
+        half_step: float | Tensor,
+        count: int,
+    ) -> tuple[Tensor, Tensor]:
+        """r <- base + half_step force(r), ``count`` times from ``start``; the last two iterates."""
+        before = r = start
+        for _ in range(count):
+            before, r = r, base + half_step * self.force(r)
+        return r, before
+
+    def position_iterates(
+        self, p: Float[Tensor, "n d"], *, half_step: float | Tensor, count: int
+    ) -> tuple[Tensor, Tensor]:
+        """y <- z + half_step (g⁻¹(z) p + g⁻¹(y) p), ``count`` times from z; the last two iterates."""
+        first = there = self.velocity(p)
+        before, y = self.z, self.z + half_step * (first + there)
+        for _ in range(count - 1):
+            there = self.at(y).velocity(p)
+            before, y = y, self.z + half_step * (first + there)
+        return y, before
 
 
 class TensorAt(LocalMetric):
@@ -71,11 +105,15 @@ class TensorAt(LocalMetric):
     def _derivative(self) -> Float[Tensor, "n d d d"]:
         return self.metric.derivative(self.z)
 
-    def kinetic_gradient(self, p: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """½ <∂_c g, g⁻¹ - v vᵀ>."""
+    @cached_property
+    def rest_gradient(self) -> Float[Tensor, "n d"]:
+        """½ <∂_c g, g⁻¹>."""
+        return torch.einsum("nabc,nab->nc", self._derivative, self.inverse) / 2
+
+    def force(self, p: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """½ vᵀ ∂_c g v."""
         v = self.velocity(p)
-        weight = self.inverse - v.unsqueeze(-1) * v.unsqueeze(-2)
-        return torch.einsum("nabc,nab->nc", self._derivative, weight) / 2
+        return torch.einsum("nabc,na,nb->nc", self._derivative, v, v) / 2
 
     def momentum(self, noise: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """L γ with g = L Lᵀ."""
@@ -107,7 +145,12 @@ class FlatAt(LocalMetric):
         """p."""
         return p
 
-    def kinetic_gradient(self, p: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    @property
+    def rest_gradient(self) -> Float[Tensor, "n d"]:
+        """0."""
+        return torch.zeros_like(self.z)
+
+    def force(self, p: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """0."""
         return torch.zeros_like(p)
 

@@ -76,7 +76,7 @@ def log_proposal(flow: Flow, log_posterior: Float[Tensor, " b"]) -> dict[str, Te
     }
 
 
-def check_weights(name: str, weights: Sequence[float], order: Sequence[str]) -> None:
+def check_weights(name: str, weights: Sequence[float | int], order: Sequence[str]) -> None:
     """Raise ``ValueError`` unless there is a weight for each part."""
     if len(weights) != len(order):
         raise ValueError(f"{name}: expected {len(order)} numbers ({', '.join(order)}), got {len(weights)}")

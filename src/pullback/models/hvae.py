@@ -60,8 +60,8 @@ def hamiltonian_elbo(
     *,
     noise: Float[Tensor, "b e"] | None = None,
     generator: torch.Generator | None = None,
-    logp_weights: Sequence[float] = (1, 1, 1),
-    logq_weights: Sequence[float] = (1, 1, 1),
+    logp_weights: Sequence[float | int] = (1, 1, 1),
+    logq_weights: Sequence[float | int] = (1, 1, 1),
     return_outputs: bool = False,
     **options: Any,
 ) -> Elbo:

@@ -73,6 +73,14 @@ class Gaussian(nn.Module):
         """log p(x | params), summed over features: ``(b,)``."""
         return densities.normal(x, *self.split(params)).sum(-1)
 
+    def score(self, x: Float[Tensor, "*b p"], params: Float[Tensor, "*n q"]) -> Tensor | None:
+        """∂ log p/∂params = (x - μ)/σ²; None where a network gives σ."""
+        if self.scale == "network":
+            return None
+        mean, log_scale = self.split(params)
+        precision = torch.exp(-2 * log_scale) if isinstance(log_scale, Tensor) else math.exp(-2 * log_scale)
+        return (x - mean) * precision
+
     def mean(self, params: Float[Tensor, "*n q"], library: Library = None) -> Float[Tensor, "*n p"]:
         """μ."""
         refuse_library(library)
@@ -139,6 +147,10 @@ class Bernoulli(nn.Module):
     def log_prob(self, x: Float[Tensor, "*b p"], params: Float[Tensor, "*n q"]) -> Float[Tensor, "..."]:
         """log p(x | params), summed over features: ``(b,)``."""
         return densities.bernoulli(x, params).sum(-1)
+
+    def score(self, x: Float[Tensor, "*b p"], params: Float[Tensor, "*n q"]) -> Tensor:
+        """∂ log p/∂logits = x - σ(l)."""
+        return x - torch.sigmoid(params)
 
     def mean(self, params: Float[Tensor, "*n p"], library: Library = None) -> Float[Tensor, "*n p"]:
         """σ(l), the probability of 1."""

@@ -105,12 +105,11 @@ class RHVAE(FlowModel):
         return update_metric(self) if torch.is_grad_enabled() else self.metric()
 
     @torch.no_grad()
-    def update_metric_(self, metric: CentroidMetric | None = None) -> CentroidMetric:
+    def update_metric_(self, metric: CentroidMetric | None = None) -> None:
         """Write centroids and factors of the present networks, or of ``metric``, to the buffers."""
-        found = update_metric(self) if metric is None else metric
-        self.centroids.copy_(found.centroids)
-        self.factors.copy_(found.factors)
-        return self.metric()
+        data = self.centroids_data
+        self.centroids.copy_(self.encode(data) if metric is None else metric.centroids)
+        self.factors.copy_(self.metric_network(data) if metric is None else metric.factors)
 
     def after_step(self) -> None:
         """Keep the metric up to date; the training loop calls it after each step of the optimiser."""
@@ -166,8 +165,8 @@ def riemannian_hamiltonian_elbo(
     metric: Any = None,
     noise: Float[Tensor, "b e"] | None = None,
     generator: torch.Generator | None = None,
-    logp_weights: Sequence[float] = (1, 1, 1),
-    logq_weights: Sequence[float] = (1, 1, 1),
+    logp_weights: Sequence[float | int] = (1, 1, 1),
+    logq_weights: Sequence[float | int] = (1, 1, 1),
     return_outputs: bool = False,
     **options: Any,
 ) -> Elbo:
@@ -278,5 +277,6 @@ def training_step(
     total.backward()
     optimizer.step()
     model.update_metric_()
-    means = {name: float(term.detach().mean()) for name, term in terms.items()}
+    stacked = torch.stack([term.detach().mean() for term in terms.values()])
+    means = dict(zip(terms, stacked.tolist(), strict=True))
     return TrainingStep(value, means, model.residual, used)
