@@ -202,8 +202,8 @@ class WideMomentum(torch.autograd.Function):
         return g, to_base, to_w, to_z, to_c, to_M, None, None
 
 
+class Position(torch.autograd.Function):
     """y <- z + h (v + (S(y) + λI) p) from z, where v = (S(z) + λI) p; the last two iterates."""
-    """y <- z + h (v + (S(y) + λI) p), so many times from z, where v = (S(z) + λI) p; the last two iterates."""
 
     @staticmethod
     def forward(  # type: ignore[override]
