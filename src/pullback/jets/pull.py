@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from pullback.jets.activations import SMOOTH
 from pullback.jets.gemm import transforms_active
+from pullback.jets.once import differentiable_once
 from pullback.jets.piecewise import PIECEWISE
 from pullback.jets.quick import QUICK
 from pullback.jets.taylor import layers_of
@@ -95,7 +95,7 @@ class _Activation(torch.autograd.Function):
         return f, slope.clone()
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, to_f: Tensor, to_slope: Tensor) -> Any:  # type: ignore[override]
         slope, bend = ctx.saved_tensors
         return torch.addcmul(to_f * slope, to_slope, bend), None

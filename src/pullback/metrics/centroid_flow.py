@@ -14,20 +14,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from pullback.jets.once import differentiable_once
 
 
 def weights(z: Tensor, c: Tensor, square: float) -> Tensor:
     """exp(-|z - c|²/τ²); by differences, because |z|² + |c|² - 2 z·c would cancel."""
-    rate = -1 / (square * math.log(2))  # exp2 takes a fraction of the time of exp
-    if z.shape[1] > 3:
-        return (z.unsqueeze(1) - c).square_().sum(-1).mul_(rate).exp2_()
-    # a sum over an axis of two or three costs more than all the rest
-    total = (z[:, :1] - c[:, 0]).square_()
-    for k in range(1, z.shape[1]):
-        u = z[:, k : k + 1] - c[:, k]
-        total.addcmul_(u, u)
-    return total.mul_(rate).exp2_()
+    distance = torch.cdist(z, c, compute_mode="donot_use_mm_for_euclid_dist")
+    # exp2 takes a fraction of the time of exp
+    return distance.square_().mul_(-1 / (square * math.log(2))).exp2_()
 
 
 def weights_back(g: Tensor, w: Tensor, z: Tensor, c: Tensor, square: float) -> tuple[Tensor, Tensor]:
@@ -46,9 +41,10 @@ def inverted(S: Tensor) -> tuple[Tensor, Tensor]:
     """S⁻¹ and -log det S of symmetric matrices, NaN where they are not positive definite."""
     if S.shape[1] == 2:
         a, b, _, c = S.flatten(1).unbind(1)
-        det = a * c - b * b
-        det = torch.where((det > 0) & (a > 0), det, torch.nan)
-        return (torch.stack([c, -b, -b, a], dim=1) / det.unsqueeze(1)).unflatten(1, (2, 2)), -det.log()
+        det = torch.addcmul(a * c, b, b, value=-1)
+        det = torch.where(det > 0, det, torch.nan)
+        off = -b
+        return (torch.stack([c, off, off, a], dim=1) / det.unsqueeze(1)).view_as(S), -det.log()
     C, info = torch.linalg.cholesky_ex(S)
     C = torch.where((info != 0)[:, None, None], torch.nan, C)
     return torch.cholesky_inverse(C), -2 * C.diagonal(dim1=-2, dim2=-1).log().sum(-1)
@@ -66,22 +62,37 @@ class Place(torch.autograd.Function):
         inverse = S.unflatten(1, (d, d)) + ridge
         g, logdet = inverted(inverse)
         ctx.square = square
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(z, c, moments, w, S, T, g)
         return inverse, logdet, (T @ g.flatten(1).unsqueeze(2)).squeeze(2) / square, T
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, to_inverse: Tensor, to_logdet: Tensor, to_k: Tensor, to_T: Tensor) -> Any:  # type: ignore[override]
+    @differentiable_once
+    def backward(ctx: Any, to_inverse: Any, to_logdet: Any, to_k: Any, to_T: Any) -> Any:  # type: ignore[override]
         z, c, moments, w, S, T, g = ctx.saved_tensors
         n, d = z.shape
-        k = to_k / ctx.square
-        to_T = torch.addcmul(to_T, k.unsqueeze(2), g.reshape(n, 1, -1))
-        to_g = (k.unsqueeze(1) @ T).view(n, d, d)
-        to_S = torch.addcmul(to_inverse, to_logdet.view(n, 1, 1), g, value=-1)
-        to_S = torch.baddbmm(to_S, g @ to_g, g, alpha=-1).flatten(1) + (z.unsqueeze(1) @ to_T).squeeze(1)
+        to_T = torch.zeros_like(T) if to_T is None else to_T
+        if to_k is not None:
+            k = to_k / ctx.square
+            to_T = torch.addcmul(to_T, k.unsqueeze(2), g.reshape(n, 1, -1))
+            to_inverse = _less(to_inverse, g @ (k.unsqueeze(1) @ T).view(n, d, d), g)
+        to_S = _with_logdet(to_inverse, to_logdet, g).flatten(1) + (z.unsqueeze(1) @ to_T).squeeze(1)
         both = torch.cat([to_S, -to_T.flatten(1)], dim=1)
         to_z, to_c = weights_back(both @ moments.mT, w, z, c, ctx.square)
         return to_z + (to_T @ S.unsqueeze(2)).squeeze(2), to_c, w.mT @ both, None, None
+
+
+def _less(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+    """total - a b."""
+    return -(a @ b) if total is None else torch.baddbmm(total, a, b, alpha=-1)
+
+
+def _with_logdet(to_inverse: Tensor | None, to_logdet: Tensor | None, g: Tensor) -> Tensor:
+    """The gradient to S: that of S itself and that of -log det S."""
+    if to_logdet is None:
+        return torch.zeros_like(g) if to_inverse is None else to_inverse
+    part = to_logdet.view(-1, 1, 1) * g
+    return -part if to_inverse is None else to_inverse - part
 
 
 class WidePlace(torch.autograd.Function):
@@ -94,21 +105,25 @@ class WidePlace(torch.autograd.Function):
         g, logdet = inverted(inverse)
         pulled = g.flatten(1) @ M.mT
         ctx.square = square
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(z, c, M, w, g, pulled)
         return inverse, logdet, _about(w * pulled, z, c) / square, w
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, to_inverse: Tensor, to_logdet: Tensor, to_k: Tensor, to_w: Tensor) -> Any:  # type: ignore[override]
+    @differentiable_once
+    def backward(ctx: Any, to_inverse: Any, to_logdet: Any, to_k: Any, to_w: Any) -> Any:  # type: ignore[override]
         z, c, M, w, g, pulled = ctx.saved_tensors
-        to_a, to_z, to_c = _about_back(to_k / ctx.square, w * pulled, z, c)
-        spread = to_a * w
-        to_g = (spread @ M).view_as(g)
-        to_S = torch.addcmul(to_inverse, to_logdet.view(-1, 1, 1), g, value=-1)
-        to_S = torch.baddbmm(to_S, g @ to_g, g, alpha=-1).flatten(1)
-        to_M = torch.addmm(w.mT @ to_S, spread.mT, g.flatten(1))
-        to_w = torch.addmm(torch.addcmul(to_w, to_a, pulled), to_S, M.mT)
-        from_z, from_c = weights_back(to_w, w, z, c, ctx.square)
+        to_w = torch.zeros_like(w) if to_w is None else to_w
+        to_z, to_c, to_M = torch.zeros_like(z), torch.zeros_like(c), torch.zeros_like(M)
+        if to_k is not None:
+            to_a, to_z, to_c = _about_back(to_k / ctx.square, w * pulled, z, c)
+            spread = to_a * w
+            to_w = torch.addcmul(to_w, to_a, pulled)
+            to_M = spread.mT @ g.flatten(1)
+            to_inverse = _less(to_inverse, g @ (spread @ M).view(g.shape), g)
+        to_S = _with_logdet(to_inverse, to_logdet, g).flatten(1)
+        to_M = torch.addmm(to_M, w.mT, to_S)
+        from_z, from_c = weights_back(torch.addmm(to_w, to_S, M.mT), w, z, c, ctx.square)
         return to_z + from_z, to_c + from_c, to_M, None, None
 
 
@@ -142,7 +157,7 @@ class Momentum(torch.autograd.Function):
         return p, passed[-1].clone() if count == 1 else passed[-1]
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, g: Tensor, _: Tensor) -> Any:  # type: ignore[override]
         passed, halves = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
         to_base = to_T = None
@@ -186,7 +201,7 @@ class WideMomentum(torch.autograd.Function):
         return p, passed[-1].clone() if count == 1 else passed[-1]
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, g: Tensor, _: Tensor) -> Any:  # type: ignore[override]
         w, z, c, M, *rest = ctx.saved_tensors
         passed, products = rest[: ctx.count], rest[ctx.count :]
@@ -203,14 +218,14 @@ class WideMomentum(torch.autograd.Function):
 
 
 class Position(torch.autograd.Function):
-    """y <- z + h (v + (S(y) + λI) p) from z, where v = (S(z) + λI) p; the last two iterates."""
+    """y <- z + h ((S(z) + λI) p + (S(y) + λI) p) from z, the first matrix given; the last two iterates."""
 
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any,
         z: Tensor,
         p: Tensor,
-        v: Tensor,
+        inverse: Tensor,
         c: Tensor,
         M: Tensor,
         ridge: Tensor,
@@ -219,10 +234,11 @@ class Position(torch.autograd.Function):
         count: int,
     ) -> Any:
         n, d = z.shape
-        base = torch.add(z, v, alpha=h)
-        before, y = z, torch.add(base, v, alpha=h)
-        passed, sums, held = [], [], []
-        column, arrow = base.unsqueeze(2), p.unsqueeze(2)
+        arrow = p.unsqueeze(2)
+        v = inverse @ arrow
+        column = torch.add(z.unsqueeze(2), v, alpha=h)
+        before, y = z, torch.add(column, v, alpha=h).squeeze(2)
+        passed, sums, held = [], [inverse], []
         for _ in range(count - 1):
             w = weights(y, c, square)
             inverse = torch.addmm(ridge.view(1, -1), w, M).view(n, d, d)
@@ -231,25 +247,26 @@ class Position(torch.autograd.Function):
             held.append(w)
             before, y = y, torch.baddbmm(column, inverse, arrow, alpha=h).squeeze(2)
         ctx.square, ctx.h, ctx.count = square, h, count - 1
-        ctx.save_for_backward(p, c, M, *passed, *sums, *held)
+        ctx.save_for_backward(p, c, M, *sums, *passed, *held)
         before = before.clone() if count == 1 else before
         ctx.mark_non_differentiable(before)
         return y, before
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, g: Tensor, _: Tensor) -> Any:  # type: ignore[override]
-        p, c, M, *rest = ctx.saved_tensors
+        p, c, M, first, *rest = ctx.saved_tensors
         k, h = ctx.count, ctx.h
-        to_z, to_p = torch.zeros_like(g), torch.zeros_like(g)
+        to_z, to_p = torch.zeros_like(g), torch.zeros_like(g).unsqueeze(2)
         to_c, to_M = torch.zeros_like(c), torch.zeros_like(M)
-        for y, inverse, w in zip(*(reversed(rest[i * k : (i + 1) * k]) for i in range(3)), strict=True):
+        for inverse, y, w in zip(*(reversed(rest[i * k : (i + 1) * k]) for i in range(3)), strict=True):
             pulled = h * g
             to_z = to_z + g
-            to_p = torch.baddbmm(to_p.unsqueeze(2), inverse, pulled.unsqueeze(2)).squeeze(2)
+            to_p = torch.baddbmm(to_p, inverse, pulled.unsqueeze(2))
             to_S = outer(pulled, p)
             to_M = torch.addmm(to_M, w.mT, to_S)
             g, from_c = weights_back(to_S @ M.mT, w, y, c, ctx.square)
             to_c = to_c + from_c
-        to_v = torch.add(to_z, g, alpha=2).mul_(h)
-        return to_z + g, to_p, to_v, to_c, to_M, None, None, None, None
+        to_v = torch.add(to_z, g, alpha=2).mul_(h).unsqueeze(2)
+        to_p = torch.baddbmm(to_p, first, to_v).squeeze(2)
+        return to_z + g, to_p, to_v * p.unsqueeze(1), to_c, to_M, None, None, None, None

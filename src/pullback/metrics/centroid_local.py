@@ -120,7 +120,7 @@ class CentroidAt(LocalMetric):
             return super().position_iterates(p, half_step=half_step, count=count)
         t = self.tables
         return flow.Position.apply(  # type: ignore[return-value]
-            self.z, p, self.velocity(p), t.centroids, t.flat, t.ridge, t.square, half_step, count
+            self.z, p, self.inverse, t.centroids, t.flat, t.ridge, t.square, half_step, count
         )
 
     def at(self, z: Float[Tensor, "n d"]) -> "CentroidAt":

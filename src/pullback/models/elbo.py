@@ -68,11 +68,12 @@ def log_proposal(flow: Flow, log_posterior: Float[Tensor, " b"]) -> dict[str, Te
     """The parts of log q̄ at the start of a flow."""
     d = flow.z_init.shape[1]
     hot, cold = _log(flow.beta0), _log(flow.beta_final)
-    start = spherical_logprior(flow.noise) + d / 2 * hot - flow.logdet_init / 2
+    start = torch.add(spherical_logprior(flow.noise) + d / 2 * hot, flow.logdet_init, alpha=-0.5)
+    change = torch.as_tensor(-d / 2 * (hot - cold), dtype=start.dtype, device=start.device)
     return {
         "posterior": log_posterior,
         "initial_momentum": start,
-        "tempering": torch.zeros_like(start) - d / 2 * (hot - cold),
+        "tempering": change.expand(len(start)),
     }
 
 

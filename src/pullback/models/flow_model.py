@@ -78,6 +78,15 @@ class FlowModel(VAE):
     step_size: Tensor
     beta0: Tensor
 
+    def extra_repr(self) -> str:
+        """Options, which tell one run from another."""
+        schedule = getattr(self.tempering, "__name__", type(self.tempering).__name__)
+        return (
+            f"n_steps={self.n_steps}, step_size={float(self.step_size):g}, beta0={float(self.beta0):g}, "
+            f"tempering={schedule}, fixed_point_steps={self.fixed_point_steps}, tolerance={self.tolerance}, "
+            f"gradient={self.gradient!r}, backprop={self.backprop!r}"
+        )
+
     @property
     def noise_features(self) -> int:
         """Standard normal numbers that a row needs: for z_0 and for ρ_0."""
@@ -268,11 +277,12 @@ def flow_elbo(
     assert flow.log_likelihood is not None
     fit = flow.log_likelihood if x_out is None else model.likelihood.log_prob(x_out, output.decoder)
     target = log_target(flow, fit, position_logprior=position_logprior, momentum_logprior=momentum_logprior)
-    proposal = log_proposal(flow, output.encoder.log_prob(flow.z_init))
-    weights = [*logp_weights, *(-weight for weight in logq_weights)]
+    proposal = log_proposal(flow, output.encoder.log_prob_of(noise[:, : model.latent_dim]))
     terms = {**target, **proposal}
-    per_sample = torch.zeros_like(fit)
-    for weight, term in zip(weights, terms.values(), strict=True):
+    weights = [*logp_weights, *(-weight for weight in logq_weights)]
+    first, *others = zip(weights, terms.values(), strict=True)
+    per_sample = first[1] if first[0] == 1 else first[0] * first[1]
+    for weight, term in others:
         per_sample = torch.add(per_sample, term, alpha=weight)
     return Elbo(
         value=per_sample.mean(),

@@ -79,6 +79,7 @@ class RHVAE(FlowModel):
         self.reduction: Literal["mean", "sum"] = reduction
         self.adapt_step_size = adapt_step_size
         self.residual: float = 0.0
+        self._first_step_size = float(self.step_size)
         self._flow: Flow | None = None
         self.register_buffer("centroids_data", centroids_data)
         self.register_buffer("centroids", centroids_data.new_zeros(n, d))
@@ -130,17 +131,39 @@ class RHVAE(FlowModel):
             largest: the largest value over all processes.
         """
         flow, self._flow = self._flow, None
-        found = math.nan if flow is None else float(flow.info.momentum_residual.amax())
+        # A process may have no row of a batch.
+        moved = None if flow is None else flow.info.momentum_residual
+        found = math.nan if moved is None else float(moved.amax()) if len(moved) else 0.0
         sound = math.isfinite(loss) and math.isfinite(found)
         self.residual = largest(found if sound else math.inf)
         if not self.adapt_step_size or self.residual <= LARGEST_RESIDUAL:
             return False
-        halved = max(float(self.step_size) / 2, SMALLEST_STEP)
-        if halved == float(self.step_size):
+        # Of a step size in float32, the smallest one is only about so small.
+        if float(self.step_size) <= SMALLEST_STEP * (1 + 1e-6):
             return False
+        halved = max(float(self.step_size) / 2, SMALLEST_STEP)
         self.step_size.fill_(halved)
         logger.info("fixed point moved by %.2g: step size halved to %.3g", self.residual, halved)
         return True
+
+    @property
+    def halvings(self) -> int:
+        """How often ε was halved since the model was made."""
+        return round(math.log2(self._first_step_size / float(self.step_size)))
+
+    def remark(self) -> str:
+        """What the end of training should say about the step size; empty if it is as it was."""
+        count = self.halvings
+        times = "once" if count == 1 else f"{count} times"
+        return f"step size halved {times} to {float(self.step_size):.3g}" if count else ""
+
+    def extra_repr(self) -> str:
+        """Options, which tell one run from another."""
+        return (
+            f"{super().extra_repr()}, temperature={float(self.temperature):g}, "
+            f"regularization={float(self.regularization):g}, reduction={self.reduction!r}, "
+            f"adapt_step_size={self.adapt_step_size}"
+        )
 
 
 def update_metric(model: RHVAE) -> CentroidMetric:

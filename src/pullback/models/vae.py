@@ -34,6 +34,10 @@ class GaussianPosterior:
         """log q(z | x), every constant included."""
         return densities.normal(z, self.mean, self.log_std).sum(-1)
 
+    def log_prob_of(self, noise: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
+        """log q at ``sample(noise)``, in fewer steps than from the point itself."""
+        return densities.standard_normal(noise) - self.log_std.sum(1)
+
     def widened(self, factor: float) -> "GaussianPosterior":
         """The same mean with σ times ``factor``."""
         return GaussianPosterior(self.mean, self.log_std + math.log(factor))

@@ -159,6 +159,14 @@ class Engine:
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return bool(tensor.item())
 
+    def largest(self, value: float) -> float:
+        """The largest value of all processes; every process must ask."""
+        if self.reduce.size == 1:
+            return value
+        tensor = torch.tensor([value], device=self.device, dtype=torch.float64)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return float(tensor.item())
+
     def stacked(self, tensor: Tensor) -> Tensor:
         """The tensor of every process, ``(processes, ...)``, on the CPU; every process must ask."""
         if self.reduce.size == 1:

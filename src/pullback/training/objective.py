@@ -95,7 +95,9 @@ class Objective(nn.Module):
 
     Args:
         model: a module with ``evaluate(x, noise) -> Evaluation``, ``noise_features``, ``decoder``. If it has
-            a method ``after_step()``, the loop calls it after each step of the optimiser.
+            a method ``after_step()``, the loop calls it after each step of the optimiser. If it has
+            ``refuses(loss, largest)``, the loop asks it before each step and evaluates the batch again, with
+            the same noise, where it does; what ``remark()`` returns joins the message of the result.
         weights: weight of a term by name, a number or a function of the step; 1 where nothing is said.
         free_bits: λ in nats a latent dimension.
         penalties: objects of `pullback.penalties`, or with ``penalize(decoder, z)``; where each is scored:

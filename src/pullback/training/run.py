@@ -53,6 +53,7 @@ class EpochSummary:
 
 
 Callback = Callable[[EpochSummary], object]
+Largest = Callable[[float], float]
 
 
 class Run:
@@ -83,6 +84,7 @@ class Run:
         self.state = RunState(best=copied(objective))
         self.sum_dtype = torch.float32 if self.engine.device.type == "mps" else torch.float64
         self.after_step: Callable[[], object] | None = getattr(objective.model, "after_step", None)
+        self.refuses: Callable[[float, Largest], bool] | None = getattr(objective.model, "refuses", None)
         self.last_step = options.max_epochs * self.batches.count if self.batches.count else LAST_STEP
         self.path = None if options.checkpoint_dir is None else Path(options.checkpoint_dir) / FILE_NAME
         self.description = describe_run(objective, options, self.batches, seed) if self.path else {}
@@ -147,10 +149,17 @@ class Run:
         done = self.state.step / count if count else self.state.epoch
         return 0.5 * self.options.lr * (1 + math.cos(math.pi * min(done / self.options.max_epochs, 1)))
 
+    def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss and terms of a batch, again as long as the model refuses them and changes what it can."""
+        while True:
+            total, values = self.step_module(batch.x, batch.noise, batch.quantities, self.state.step)
+            if self.refuses is None or not self.refuses(total.item(), self.engine.largest):
+                return total, values
+
     def _take_step(self, batch: Batch) -> bool:
         """One optimiser step; False if the loss is not finite, and then the weights are as before."""
         state, fabric = self.state, self.engine.fabric
-        total, values = self.step_module(batch.x, batch.noise, batch.quantities, state.step)
+        total, values = self._evaluate(batch)
         look = self.engine.device.type == "cpu" or state.step % CHECK_EVERY == 0
         if look and not math.isfinite(total.item()):
             return False
@@ -303,6 +312,9 @@ class Run:
         self.raw_optimizer.zero_grad()
         self.objective.eval()
         converged, message = self._verdict(end, reason)
+        remark = getattr(self.objective.model, "remark", None)
+        if remark is not None and (said := remark()):
+            message = f"{message}; {said}"
         return FitResult(
             history={name: list(values) for name, values in state.history.items()},
             best_epoch=state.best_epoch,
