@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pullback.io import save_tensors
-from pullback.models import MLP, VAE, Autoencoder, Bernoulli, Gaussian
+from pullback.models import MLP, RHVAE, VAE, Autoencoder, Bernoulli, Gaussian, MetricNetwork
 from pullback.penalties import IsometryPenalty, LatentSampling, OrthogonalityPenalty
 from pullback.training import FitResult, LinearWarmup, Objective, TrainingOptions, fit
 
@@ -60,6 +60,14 @@ def vae(dropout: float = 0.0) -> VAE:
     generator = torch.Generator().manual_seed(1)
     encoder = MLP(12, 4, hidden=(16,), dropout=dropout, generator=generator)
     return VAE(encoder, MLP(2, 12, hidden=(16,), generator=generator), Bernoulli())
+
+
+def rhvae(dropout: float = 0.0, **options) -> RHVAE:
+    """With the default step size; far larger ones do not solve the first batches and are halved."""
+    model = vae(dropout)
+    generator = torch.Generator().manual_seed(2)
+    network = MetricNetwork(12, 2, hidden=(16,), generator=generator)
+    return RHVAE(model, network, rows(15), **options)
 
 
 def spare_autoencoder() -> Autoencoder:
@@ -115,6 +123,20 @@ def gauged() -> tuple[Objective, FitResult]:
     return objective, fit(objective, rows(80), options, validation=rows(20), generator_seed=3)
 
 
+def riemannian() -> tuple[Objective, FitResult]:
+    """A flow on a learned metric whose first step size is refused; 20 steps."""
+    objective = Objective(rhvae(step_size=2.0), free_bits=0.2)
+    options = TrainingOptions(max_epochs=4, batch_size=26, lr=3e-3, progress=False)
+    return objective, fit(objective, rows(127), options, validation=rows(41), generator_seed=3)
+
+
+def lone_rows() -> tuple[Objective, FitResult]:
+    """Batches of one row, each looked at by the residual rule: the second process has none."""
+    objective = Objective(rhvae(step_size=2.0))
+    options = TrainingOptions(max_epochs=2, batch_size=1, progress=False)
+    return objective, fit(objective, rows(7), options, generator_seed=3)
+
+
 def stopped() -> tuple[Objective, FitResult]:
     """One process alone is interrupted; all of them end at the same step."""
     objective = Objective(vae())
@@ -145,7 +167,9 @@ def killable(folder: Path, *, pause: float = 0.0, resume: bool = False) -> tuple
     )
 
 
-SCENARIOS = {f.__name__: f for f in (full, sparse_batches, unused, streamed, gauged, stopped)}
+SCENARIOS = {
+    f.__name__: f for f in (full, sparse_batches, unused, streamed, gauged, riemannian, lone_rows, stopped)
+}
 
 
 def main(out: Path, names: list[str]) -> None:

@@ -100,6 +100,33 @@ def test_any_step_is_a_good_one_to_die(tmp_path, every, died_after):
     assert_same_run(reference, run(tmp_path / "died", resume=True))
 
 
+@pytest.mark.parametrize(("every", "died_after"), [(1, 2), (3, 10), (None, 9)])
+def test_the_step_size_of_a_flow_survives(tmp_path, every, died_after):
+    """A step size that was halved before and after the death; the metric of the last step goes on."""
+
+    def run(folder, hook=None, resume=False):
+        model = scenarios.rhvae(0.1, step_size=0.25)
+        if hook is not None:
+            model.after_step = lambda: (model.update_metric_(), hook())
+        options = TrainingOptions(
+            max_epochs=4,
+            batch_size=16,
+            lr=0.05,
+            checkpoint_dir=folder,
+            checkpoint_every=every,
+            resume=resume,
+            progress=False,
+        )
+        objective = Objective(model, weights={"kl": LinearWarmup(9)})
+        return objective, fit(objective, rows(61), options, validation=rows(20), generator_seed=1)
+
+    reference = run(tmp_path / "whole")
+    assert "step size halved " in reference[1].message
+    with pytest.raises(RuntimeError, match="died"):
+        run(tmp_path / "died", stop_at(died_after))
+    assert_same_run(reference, run(tmp_path / "died", resume=True))
+
+
 def test_a_shuffled_loader_resumes_too(tmp_path):
     def run(folder, hook=None, resume=False):
         objective = Objective(vae())
@@ -162,6 +189,7 @@ def test_resume_without_a_checkpoint_starts_and_without_resume_starts_anew(tmp_p
         ({"data": 1 - rows(40)}, "differs in data checksum"),
         ({"objective": Objective(vae(0.5))}, "differs in model"),
         ({"objective": Objective(vae(), free_bits=0.2)}, "free_bits: 0.0 there, 0.2 here"),
+        ({"objective": Objective(scenarios.rhvae())}, "differs in model; tensors"),
         ({"objective": Objective(vae(), penalties=[scenarios.MeanOutput()])}, "differs in penalties"),
     ],
 )
@@ -171,6 +199,15 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, message):
         simple(tmp_path, resume=True, **change)
     assert "belongs to another run" in str(caught.value)
     assert "choose another folder, or resume=False to start anew" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options", [{"beta0": 0.4}, {"step_size": 0.1}, {"temperature": 2.0}, {"n_steps": 2}]
+)
+def test_a_flow_with_other_options_is_another_run(tmp_path, options):
+    simple(tmp_path, objective=Objective(scenarios.rhvae()))
+    with pytest.raises(ValueError, match="belongs to another run, which differs in model;"):
+        simple(tmp_path, resume=True, objective=Objective(scenarios.rhvae(**options)))
 
 
 def test_foreign_and_damaged_files_are_refused(tmp_path):

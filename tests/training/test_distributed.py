@@ -12,7 +12,7 @@ from pullback.io import load_tensors
 from pullback.training.distributed import ALONE, resolve_device, started_by_torchrun
 from training import scenarios
 
-NAMES = ["full", "sparse_batches", "unused", "streamed", "gauged", "stopped"]
+NAMES = ["full", "sparse_batches", "unused", "streamed", "gauged", "riemannian", "lone_rows", "stopped"]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def difference(name: str, folder: Path) -> tuple[float, dict, scenarios.FitResul
     return max((own[key] - weights[key]).abs().max().item() for key in own), facts, result
 
 
-@pytest.mark.parametrize("name", ["full", "sparse_batches", "unused", "streamed", "gauged"])
+@pytest.mark.parametrize("name", NAMES[:-1])
 def test_two_processes_take_the_steps_of_one(name, two_processes):
     largest, facts, result = difference(name, two_processes)
     assert largest <= 1e-5
@@ -56,6 +56,13 @@ def test_the_full_scenario_takes_twenty_steps_and_learns(two_processes):
     assert facts["steps"] == 20
     assert set(facts["history"]) >= {"kl", "free_bits", "mean_output", "spread", "validation/loss"}
     assert facts["history"]["loss"][-1] < facts["history"]["loss"][0]
+
+
+@pytest.mark.parametrize("name", ["riemannian", "lone_rows"])
+def test_processes_halve_the_step_size_together(name, two_processes):
+    weights, facts = load_tensors(two_processes / name)
+    assert "step size halved " in facts["message"]
+    assert 1e-3 < float(weights["model.step_size"]) < 1
 
 
 def test_an_interrupt_of_one_process_ends_all(two_processes):

@@ -74,7 +74,7 @@ class Place(torch.autograd.Function):
         to_T = torch.zeros_like(T) if to_T is None else to_T
         if to_k is not None:
             k = to_k / ctx.square
-            to_T = torch.addcmul(to_T, k.unsqueeze(2), g.reshape(n, 1, -1))
+            to_T = torch.addcmul(to_T, k.unsqueeze(2), g.flatten(1).unsqueeze(1))
             to_inverse = _less(to_inverse, g @ (k.unsqueeze(1) @ T).view(n, d, d), g)
         to_S = _with_logdet(to_inverse, to_logdet, g).flatten(1) + (z.unsqueeze(1) @ to_T).squeeze(1)
         both = torch.cat([to_S, -to_T.flatten(1)], dim=1)
@@ -213,7 +213,7 @@ class WideMomentum(torch.autograd.Function):
             to_w = torch.addcmul(to_w, to_a, product)
             spread = to_a * w
             to_M = torch.addmm(to_M, spread.mT, outer(p, p))
-            g = 2 * ((spread @ M).view(*p.shape, -1) @ p.unsqueeze(2)).squeeze(2)
+            g = 2 * ((spread @ M).view(*p.shape, p.shape[1]) @ p.unsqueeze(2)).squeeze(2)
         return g, to_base, to_w, to_z, to_c, to_M, None, None
 
 
