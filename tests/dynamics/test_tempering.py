@@ -75,6 +75,23 @@ def test_momentum_has_the_covariance_of_the_metric():
     assert ((found - expected) / scale / scale.unsqueeze(1)).abs().max() <= 4 * 2**0.5 / 200_000**0.5
 
 
+@pytest.mark.parametrize("kind", ["mean", "sum"])
+def test_methods_of_differentiation_give_the_same_flow_and_gradients(kind):
+    """The gradient with respect to a momentum is partial, though positions may have been computed from it."""
+    metric, found = centroids(torch.float64, 2, kind), {}
+    for method in ("closed", "autograd", "finite"):
+        z, noise = numbers(3, 2).requires_grad_(method != "finite"), numbers(3, 2, 1)
+        flow = tempered_flow(z, metric, potential=quadratic, step_size=0.05, noise=noise, gradient=method)
+        ends = torch.cat([flow.z_final, flow.rho_final])
+        assert flow.info.gradient.startswith(method)
+        found[method] = ends.detach()
+        if method != "finite":
+            found[method + "'"] = torch.autograd.grad(ends.square().sum(), z)[0]
+    torch.testing.assert_close(found["closed"], found["autograd"], rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(found["closed'"], found["autograd'"], rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(found["closed"], found["finite"], rtol=1e-7, atol=1e-8)
+
+
 def test_what_a_flow_says():
     metric, z = centroids(torch.float64, 2, "mean"), numbers(5, 2)
     flow = tempered_flow(

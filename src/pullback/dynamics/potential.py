@@ -182,7 +182,8 @@ def differentiated(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Ten
     """Values and gradients of a function ``(n, d) -> (n,)`` that treats its rows independently."""
     recording = records(function, z)
     with torch.enable_grad():
-        point = z if recording and z.requires_grad else z.detach().requires_grad_()
+        # a name of its own: what else the function holds may have been computed from z
+        point = z.view_as(z) if recording and z.requires_grad else z.detach().requires_grad_()
         value = function(point)
         if not value.requires_grad:
             return value, torch.zeros_like(z)

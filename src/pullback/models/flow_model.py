@@ -22,6 +22,9 @@ from pullback.models.marginal import LogLikelihood
 from pullback.models.vae import VAE, GaussianPosterior
 from pullback.validation import check_positive, check_whole
 
+FLOW_ROWS = 4096
+"""Rows that flow at a time where nothing is trained."""
+
 
 @dataclass(frozen=True)
 class FlowOutput:
@@ -229,15 +232,14 @@ class FlowModel(VAE):
                 radius=radius,
             )
         check_whole("n_samples", n_samples)
-        rows = chunk_size or max(1, marginal.ELEMENT_BUDGET // max(x.shape[1], 1))
-        source = source_of(generator, x.device)
-        parts = []
-        for part in x.split(rows):
+        source, parts = source_of(generator, x.device), []
+        for part in x.split(chunk_size or FLOW_ROWS):
             weights = []
-            for _ in range(n_samples):
-                noise = torch.empty(len(part), self.noise_features, dtype=x.dtype, device=x.device)
-                weights.append(flow_elbo(self, part, noise=noise.normal_(generator=source)).per_sample)
-            parts.append(torch.stack(marginal.log_mean_weight(torch.stack(weights))))
+            for draws in torch.arange(n_samples).split(max(1, FLOW_ROWS // len(part))):
+                noise = x.new_empty(len(draws) * len(part), self.noise_features).normal_(generator=source)
+                bound = flow_elbo(self, part.repeat(len(draws), 1), noise=noise)
+                weights.append(bound.per_sample.view(len(draws), len(part)))
+            parts.append(torch.stack(marginal.log_mean_weight(torch.cat(weights))))
         value, error = torch.cat(parts, dim=1)
         return LogLikelihood(value, error, "importance")
 

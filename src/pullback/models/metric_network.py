@@ -1,5 +1,6 @@
 """A network from data to the Cholesky factors of the matrices of a learned metric."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,7 +119,9 @@ class MetricNetwork(nn.Module):
 
 
 def _glorot(width: int, size: int, generator: torch.Generator | None) -> nn.Linear:
-    layer: Any = nn.utils.skip_init(nn.Linear, width, size)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # d = 1 has nothing below
+        layer: Any = nn.utils.skip_init(nn.Linear, width, size)
     if size:
         nn.init.xavier_uniform_(layer.weight, generator=generator)
     nn.init.zeros_(layer.bias)

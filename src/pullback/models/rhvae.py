@@ -181,7 +181,7 @@ def update_metric(model: RHVAE) -> CentroidMetric:
 
 
 def riemannian_hamiltonian_elbo(
-    model: RHVAE,
+    model: FlowModel,
     x: Float[Tensor, "b p"],
     x_out: Float[Tensor, "b q"] | None = None,
     *,
@@ -200,7 +200,7 @@ def riemannian_hamiltonian_elbo(
     depends on the parameters.
 
     Args:
-        model: the model.
+        model: the model; one without a learned metric needs ``metric``.
         x: data that are encoded and drive the flow.
         x_out: data whose density is bounded; x if not given.
         metric: in place of the metric of the present networks, as from `update_metric`.
