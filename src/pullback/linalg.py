@@ -122,6 +122,19 @@ class ScaledIdentityPlus:
         return torch.linalg.cholesky(self.factor.mT @ self.factor + self.scale * eye)
 
 
+def quadratic_form(
+    a: Float[Tensor, "n d"], matrix: Float[Tensor, "n d e"], b: Float[Tensor, "n e"]
+) -> Float[Tensor, " n"]:
+    """aᵀ M b of each row.
+
+    Example:
+        >>> import torch
+        >>> quadratic_form(torch.ones(1, 2), torch.eye(2)[None], torch.ones(1, 2))
+        tensor([2.])
+    """
+    return (a.unsqueeze(1) @ matrix @ b.unsqueeze(2)).flatten()
+
+
 def lower_triangular(
     diagonal: Float[Tensor, "*n d"], lower: Float[Tensor, "*n m"]
 ) -> Float[Tensor, "*n d d"]:

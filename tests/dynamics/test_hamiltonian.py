@@ -102,9 +102,9 @@ def test_single_precision_agrees_with_double(d):
     for name in ("inverse", "logdet"):
         expected, found = getattr(wide, name), getattr(single, name)
         assert found.dtype == torch.float32
-        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+        assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
     expected, found = wide.kinetic_gradient(rho), single.kinetic_gradient(rho.float())
-    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
 
 
 def test_gradient_of_a_momentum_density_of_ones_own():

@@ -97,7 +97,7 @@ def test_a_point_that_is_not_finite_spoils_no_other(d):
 def test_many_centroids_take_the_sums_in_chunks(monkeypatch):
     metric, z, p = centroids(torch.float64, 3, "mean"), numbers(5, 3), numbers(5, 3, seed=9)
     whole = metric.local(z)
-    monkeypatch.setattr("pullback.metrics.centroid.LOCAL_NUMBERS", 10)
+    monkeypatch.setattr("pullback.metrics.centroid.LOCAL_WEIGHTS", 10)
     parts = metric.local(z)
     assert isinstance(parts, TensorAt)
     torch.testing.assert_close(whole.kinetic_gradient(p), parts.kinetic_gradient(p), rtol=1e-12, atol=1e-13)

@@ -5,6 +5,8 @@ import math
 from jaxtyping import Float
 from torch import Tensor
 
+from pullback.linalg import quadratic_form
+
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -43,5 +45,4 @@ def riemannian_logprior(
             f"inverse, logdet: expected ({n}, {d}, {d}) and ({n},) for rho {(n, d)}, "
             f"got {tuple(inverse.shape)} and {tuple(logdet.shape)}"
         )
-    square = (rho.unsqueeze(1) @ inverse @ rho.unsqueeze(2)).reshape(n)
-    return -0.5 * (logdet + square) - d * HALF_LOG_TWO_PI
+    return -0.5 * (logdet + quadratic_form(rho, inverse, rho)) - d * HALF_LOG_TWO_PI

@@ -20,8 +20,8 @@ Vectors = Float[Tensor, "n d"]
 # Numbers of one block of points and centroids: it should stay in the cache, and bounds the memory.
 BLOCK_NUMBERS = 2**20
 CENTROIDS_AT_ONCE = 1024
-# Differences z - c up to which all are held at once.
-LOCAL_NUMBERS = 2**21
+# Weights of points times centroids up to which all are held at once.
+LOCAL_WEIGHTS = 2**22
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -222,7 +222,7 @@ class CentroidMetric(BaseMetric):
     def local(self, z: Points) -> LocalMetric:
         """The metric at these points; in few matrix products unless points times centroids are too many."""
         self._check_points(z)
-        if z.numel() * len(self.centroids) > LOCAL_NUMBERS:
+        if len(z) * len(self.centroids) > LOCAL_WEIGHTS:
             return TensorAt(self, z)
         tables = CentroidTables(
             self.centroids,
