@@ -118,7 +118,7 @@ _HOME = {
         "TotalVariationPenalty",
         "UnnormalisedPriorError",
     ),
-    "pullback.estimators": ("VAE", "Autoencoder", "Samples", "load", "register_module"),
+    "pullback.estimators": ("HVAE", "RHVAE", "VAE", "Autoencoder", "Samples", "load", "register_module"),
     "pullback.reporting": ("Diagnosis", "diagnose", "report"),
     "pullback.io": ("FormatError",),
 }

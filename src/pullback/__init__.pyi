@@ -9,6 +9,8 @@ from pullback import penalties as penalties
 from pullback import plots as plots
 from pullback import training as training
 from pullback._version import __version__ as __version__
+from pullback.estimators import HVAE as HVAE
+from pullback.estimators import RHVAE as RHVAE
 from pullback.estimators import VAE as VAE
 from pullback.estimators import Autoencoder as Autoencoder
 from pullback.estimators import Samples as Samples

@@ -16,7 +16,7 @@ from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, RobustScale
 from torch import nn
 
 import pullback as pb
-from pullback import VAE, Autoencoder
+from pullback import HVAE, RHVAE, VAE, Autoencoder
 from pullback.ambient import LowRank
 from pullback.estimators import registry
 from pullback.estimators.registry import KIND, describe, is_omitted, rebuild
@@ -32,6 +32,7 @@ from pullback.models import (
 from pullback.training import LinearWarmup
 
 BOTH = pytest.mark.parametrize("cls", [Autoencoder, VAE])
+ALL = pytest.mark.parametrize("cls", [Autoencoder, VAE, HVAE, RHVAE])
 TINY = {"hidden": (8,), "max_epochs": 2, "progress": False, "random_state": 0}
 
 
@@ -91,7 +92,7 @@ def check_same(found, model, X: object) -> None:
     assert not any(module.training for module in found.module_.modules())
 
 
-@BOTH
+@ALL
 def test_round_trip(cls, X: np.ndarray, dtype: torch.dtype, tmp_path: Path) -> None:
     X = X.astype(str(dtype).removeprefix("torch."))
     model = cls(2, **TINY).fit(X)
@@ -203,10 +204,10 @@ def test_overwriting_is_asked_for(cls, X: np.ndarray, tmp_path: Path) -> None:
 # --- the user's own modules ---------------------------------------------------------------------------------
 
 
-@BOTH
+@ALL
 def test_registered_modules_are_rebuilt_with_their_weights(cls, X: np.ndarray, tmp_path: Path) -> None:
     pb.register_module("net", Net)
-    width = 4 if cls is VAE else 2
+    width = 2 if cls is Autoencoder else 4
     model = cls(2, **TINY, encoder=Net(5, width, (6,)), decoder=Net(2, 5)).fit(X)
     folder = model.save(tmp_path / "model")
     assert load_model(folder)[0]["options"]["encoder"] == {
@@ -346,7 +347,7 @@ def edited(folder: Path, change) -> Path:
     [
         (
             lambda c, t: c.update({"class": "os.system"}),
-            r"holds a 'os\.system', expected one of Autoencoder, VAE",
+            r"holds a 'os\.system', expected one of Autoencoder, VAE, HVAE, RHVAE",
         ),
         (lambda c, t: c.pop("class"), "expected an entry 'class', found none"),
         (lambda c, t: c["fitted"].pop("library_"), "expected an entry 'library_', found none"),

@@ -14,10 +14,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from pullback import VAE, Autoencoder
+from pullback import HVAE, RHVAE, VAE, Autoencoder
 
 TINY = {"hidden": (4,), "max_epochs": 2, "progress": False}
-ESTIMATORS = [Autoencoder(1, **TINY), VAE(1, **TINY), VAE(1, scale="standard", validation_fraction=0, **TINY)]
+ESTIMATORS = [
+    Autoencoder(1, **TINY),
+    VAE(1, **TINY),
+    VAE(1, scale="standard", validation_fraction=0, **TINY),
+    HVAE(1, **TINY),
+    RHVAE(1, **TINY),
+]
 
 
 @parametrize_with_checks(ESTIMATORS)
@@ -60,7 +66,7 @@ def test_clone_carries_every_option(estimator) -> None:
     assert not hasattr(again, "module_")
 
 
-@pytest.mark.parametrize("cls", [Autoencoder, VAE])
+@pytest.mark.parametrize("cls", [Autoencoder, VAE, HVAE, RHVAE])
 def test_pandas_in_pandas_out(cls) -> None:
     frame = load_iris(as_frame=True).data.iloc[::3]
     model = cls(2, **TINY, random_state=0).set_output(transform="pandas").fit(frame)
@@ -87,7 +93,7 @@ def test_names_are_checked_as_everywhere_in_scikit_learn() -> None:
         VAE(1, **TINY).fit(frame.to_numpy()).transform(frame.to_numpy()[:, :3])
 
 
-@pytest.mark.parametrize("cls", [Autoencoder, VAE])
+@pytest.mark.parametrize("cls", [Autoencoder, VAE, HVAE, RHVAE])
 def test_nothing_works_before_fit(cls, iris: tuple[np.ndarray, np.ndarray], tmp_path) -> None:
     X, _ = iris
     model = cls()

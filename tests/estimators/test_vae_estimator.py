@@ -11,7 +11,7 @@ from sklearn.manifold import trustworthiness
 
 from pullback import VAE
 from pullback.ambient import LearnedGaussian, LearnedNegativeBinomial
-from pullback.estimators.vae import antithetic_nodes, warmed_up
+from pullback.estimators.variational import antithetic_nodes, warmed_up
 from pullback.geometry import curve_length, geodesic
 from pullback.models import Gaussian, NegativeBinomial
 

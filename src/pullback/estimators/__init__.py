@@ -2,9 +2,22 @@
 
 from pullback.estimators.autoencoder import Autoencoder
 from pullback.estimators.base import LatentModel
+from pullback.estimators.hvae import HVAE
 from pullback.estimators.persistence import load
 from pullback.estimators.registry import register_module
+from pullback.estimators.rhvae import RHVAE
 from pullback.estimators.samples import Samples
 from pullback.estimators.vae import VAE
+from pullback.estimators.variational import VariationalModel
 
-__all__ = ["VAE", "Autoencoder", "LatentModel", "Samples", "load", "register_module"]
+__all__ = [
+    "HVAE",
+    "RHVAE",
+    "VAE",
+    "Autoencoder",
+    "LatentModel",
+    "Samples",
+    "VariationalModel",
+    "load",
+    "register_module",
+]

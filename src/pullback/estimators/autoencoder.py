@@ -1,6 +1,7 @@
 """The autoencoder as a scikit-learn estimator."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 
 from pullback import models
 from pullback.estimators.base import LatentModel
+from pullback.estimators.samples import refuse_options
 from pullback.inputs import Table
-from pullback.validation import check_choice
 
 
 class Autoencoder(LatentModel):
@@ -132,13 +133,18 @@ class Autoencoder(LatentModel):
     def _log_density(self, x: Tensor) -> Tensor:
         return self.module_.likelihood.log_prob(x, self.module_.decode(self.module_.encode(x)))
 
-    def _after_training(self) -> None:
+    def _after_training(self, table: Table) -> None:
         self.code_mean_, self.code_factor_ = fit_gaussian(self.embedding_)
 
     def _draw(
-        self, n: int, method: str, table: Table | None, generator: torch.Generator
+        self,
+        n: int,
+        method: str,
+        table: Table | None,
+        generator: torch.Generator,
+        options: Mapping[str, Any],
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        check_choice("method", method, ("prior",))
+        refuse_options(method, options)
         if table is not None:
             raise ValueError(
                 "X: expected None for method='prior', got data; it draws from the training codes"

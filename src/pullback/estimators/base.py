@@ -8,7 +8,7 @@ import copy
 import os
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -24,7 +24,13 @@ from pullback.estimators import targets
 from pullback.estimators.anndata_results import write_results
 from pullback.estimators.counts import LogNormalise, median_library
 from pullback.estimators.evaluation import check_networks, decoded, device_of, evaluating, over_rows
-from pullback.estimators.networks import NetworkOptions, make_decoder, make_encoder, own_copy
+from pullback.estimators.networks import (
+    NetworkOptions,
+    make_decoder,
+    make_encoder,
+    own_copy,
+    read_widths,
+)
 from pullback.estimators.rows import draw_seed, read_quantities, split_rows, training_rows
 from pullback.estimators.samples import Samples
 from pullback.estimators.scaling import Scaling, fit_scaling
@@ -59,6 +65,12 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     STATE_ARRAYS: ClassVar[tuple[str, ...]] = ()
     """Names of a subclass's own fitted arrays, saved with the model."""
+    STATE_VALUES: ClassVar[tuple[str, ...]] = ()
+    """Names of a subclass's own fitted numbers, saved with the model."""
+    METHODS: ClassVar[tuple[str, ...]] = ("prior",)
+    """How a subclass draws latent points."""
+    METRICS: ClassVar[tuple[str, ...]] = ("pullback", "euclidean")
+    """Metrics of a subclass's latent space; the first is the one that is meant where nothing is said."""
     SCORE_DRAWS: ClassVar[int] = 1
     """Latent points that a subclass decodes for the log-density of one row."""
 
@@ -104,18 +116,30 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def _weights(self, steps_per_epoch: int) -> dict[str, Any]:
         """Weights of the loss terms."""
 
+    def _free_bits(self) -> float:
+        """Nats of each number of the KL term that cost nothing."""
+        return 0.0
+
     @abstractmethod
     def _log_density(self, x: Tensor) -> Tensor:
         """Log-density of scaled rows ``(b,)``, or its bound."""
 
     @abstractmethod
     def _draw(
-        self, n: int, method: str, table: Table | None, generator: torch.Generator
+        self,
+        n: int,
+        method: str,
+        table: Table | None,
+        generator: torch.Generator,
+        options: Mapping[str, Any],
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Latent points ``(n, d)``, their log-density ``(n,)``, and diagnostics."""
 
-    def _after_training(self) -> None:
-        """Fitted attributes of a subclass that follow from ``embedding_``."""
+    def _before_building(self, table: Table, seed: int) -> None:
+        """Fitted attributes of a subclass that its module is built from; the scaling is known."""
+
+    def _after_training(self, table: Table) -> None:
+        """Fitted attributes of a subclass that follow from the module and from ``embedding_``."""
 
     def fit(self: Model, X: Any, y: Any = None, quantities: Mapping[str, Any] | None = None) -> Model:
         """Train the model.
@@ -176,6 +200,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         targets.check_targets(table, self.scaling_, likelihood)
         is_counts = isinstance(likelihood, targets.COUNTS)
         self.library_ = median_library(table, self.training_index_) if is_counts else None
+        self._before_building(table, seed)
         module = self._new_module(table.dtype, seed)
         check_networks(module, self.scaling_.apply(table.rows(slice(0, 2))))
         return module
@@ -197,7 +222,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         objective = Objective(
             module,
             weights=self._weights(-(-len(rows) // self.batch_size)),
-            free_bits=getattr(self, "free_bits", 0.0),
+            free_bits=self._free_bits(),
             penalties=copy.deepcopy(list(self.penalties or ())),
             partition=copy.deepcopy(self.partition),
             library=self.library_ if targets.observed_library(module.get_submodule("likelihood")) else None,
@@ -231,23 +256,24 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.n_epochs_ = len(result.history["loss"])
         self.converged_, self.message_ = result.converged, result.message
         self.embedding_ = self._encode(table)
-        self._after_training()
+        self._after_training(table)
         if not result.converged and result.ending != "finished":
             warnings.warn(result.message, ConvergenceWarning, stacklevel=3)
 
     def _network_options(self) -> NetworkOptions:
-        if isinstance(self.hidden, str) or not isinstance(self.hidden, Iterable):
-            raise TypeError(
-                f"hidden: expected the widths of the hidden layers, (128, 128), got {self.hidden!r}"
-            )
-        return NetworkOptions(tuple(self.hidden), self.activation, self.normalization, self.image_shape_)
+        hidden = read_widths("hidden", self.hidden)
+        return NetworkOptions(hidden, self.activation, self.normalization, self.image_shape_)
 
     def _new_encoder(self, width: int, generator: torch.Generator) -> nn.Module:
         if self.encoder is None:
             made = make_encoder(self._network_options(), self.n_features_in_, width, generator=generator)
         else:
             made = own_copy("encoder", self.encoder)
-        return made if self.library_ is None else nn.Sequential(LogNormalise(self.library_), made)
+        return self._seen_by_encoder(made)
+
+    def _seen_by_encoder(self, network: nn.Module) -> nn.Module:
+        """The network on what the encoder sees: of counts, not how many there are in all."""
+        return network if self.library_ is None else nn.Sequential(LogNormalise(self.library_), network)
 
     def _new_decoder(self, likelihood: nn.Module, generator: torch.Generator) -> nn.Module:
         if self.decoder is not None:
@@ -319,6 +345,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         X: Any = None,
         observe: Literal["mean", "sample"] = "mean",
         random_state: Any = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Samples:
         """Draw latent points and decode them.
 
@@ -328,17 +355,22 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             X: data, for the methods that start from data.
             observe: "mean" decodes to expected data, "sample" adds the noise of the likelihood.
             random_state: int, RandomState, or None for fresh draws every time.
+            options: of the sampler, for the methods that run Markov chains: ``n_steps``, ``step_size``, ...
 
         Returns:
-            `Samples`; as an array it is the decoded data.
+            `Samples`; as an array it is the decoded data. Chains that have not converged raise a
+            `ConvergenceWarning` and say so in ``diagnostics``.
         """
         check_is_fitted(self)
         check_whole("n_samples", n_samples)
+        check_choice("method", method, self.METHODS)
         check_choice("observe", observe, ("mean", "sample"))
         generator = torch.Generator().manual_seed(draw_seed(random_state))
         table = None if X is None else self._read(X, reset=False)
         with evaluating(self.module_):
-            z, log_density, diagnostics = self._draw(n_samples, method, table, generator)
+            z, log_density, diagnostics = self._draw(n_samples, method, table, generator, options or {})
+        if not diagnostics.get("converged", True):
+            warnings.warn(f"method={method!r}: {diagnostics['message']}", ConvergenceWarning, stacklevel=2)
         return Samples(
             x=self._decode(z, generator if observe == "sample" else None),
             z=z.cpu().numpy(),
@@ -348,7 +380,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     def metric(
         self,
-        kind: Literal["pullback", "euclidean"] = "pullback",
+        kind: Literal["learned", "pullback", "euclidean"] | None = None,
         *,
         dtype: torch.dtype | None = None,
         device: str | torch.device = "cpu",
@@ -359,19 +391,29 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             kind: "pullback" pulls the Fisher metric of the likelihood back through the decoder: for a
                 Gaussian, lengths are data units divided by ``scaling_.scale`` and by the noise σ. Counts have
                 one library size, the median of the training rows. "euclidean" is flat in latent coordinates.
+                "learned" is the metric that a Riemannian VAE has learned, and what None means there; for
+                other models None means "pullback".
             dtype: precision of the metric and of the points that it takes; that of the model if not given.
             device: where these points live.
         """
         check_is_fitted(self)
-        check_choice("kind", kind, ("pullback", "euclidean"))
+        kind = kind or self.METRICS[0]  # type: ignore[assignment]
+        check_choice("kind", kind, self.METRICS)
         if kind == "euclidean":
             return EuclideanMetric(self._n_features_out)
-        model, own = self.module_, (self.scaling_.offset.dtype, device_of(self.module_))
-        wanted = (dtype or own[0], torch.device(device))
-        if wanted != own:
-            model = copy.deepcopy(model).to(dtype=wanted[0], device=wanted[1])
+        model = self._module_in(dtype, device)
+        if kind == "learned":
+            return model.metric()
         embedding = model.embedding_map(self._decoding_library())
         return PullbackMetric(embedding.eval(), ambient=model.likelihood.ambient())
+
+    def _module_in(self, dtype: torch.dtype | None, device: str | torch.device) -> Any:
+        """The trained module, or a copy of it where another precision or device is asked for."""
+        own = (self.scaling_.offset.dtype, device_of(self.module_))
+        wanted = (dtype or own[0], torch.device(device))
+        if wanted == own:
+            return self.module_
+        return copy.deepcopy(self.module_).to(dtype=wanted[0], device=wanted[1])
 
     def save(self, directory: str | os.PathLike, *, overwrite: bool = False) -> Path:
         """Write the fitted model to a folder (``config.json``, ``model.safetensors``) for `pullback.load`.

@@ -1,15 +1,16 @@
 """The networks of a model: the user's own, copied, or the default ones for tables and for images."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from pullback.models.blocks import MLP, Activation, ConvDecoder, ConvEncoder
+from pullback.models.blocks import MLP, Activation, ConvDecoder, ConvEncoder, make_activation
 from pullback.models.likelihoods import Categorical
+from pullback.models.metric_network import MetricNetwork
 
 SMALLEST_CONVOLVED = 16
 """Pixels a side from which images get convolutions; below, an MLP sees as much in a tenth of the time."""
@@ -32,6 +33,13 @@ class NetworkOptions:
 
     def styles(self) -> dict[str, Any]:
         return {"activation": self.activation, "normalization": self.normalization}
+
+
+def read_widths(name: str, widths: Any) -> tuple[int, ...]:
+    """Widths of hidden layers; ``TypeError`` for one number or a string."""
+    if isinstance(widths, str) or not isinstance(widths, Iterable):
+        raise TypeError(f"{name}: expected the widths of the hidden layers, (128, 128), got {widths!r}")
+    return tuple(widths)
 
 
 def own_copy(name: str, module: Any) -> nn.Module:
@@ -71,3 +79,21 @@ def make_decoder(
     channels, *size = image_shape
     shape = (channels * (width // n_features), *size)
     return ConvDecoder(latent_dim, shape, hidden=options.hidden[-1:], generator=generator, **options.styles())
+
+
+def make_metric_network(
+    options: NetworkOptions,
+    n_features: int,
+    latent_dim: int,
+    hidden: Sequence[int],
+    *,
+    generator: torch.Generator,
+) -> nn.Module:
+    """Network from data to factors of a learned metric: convolutions for images, else an MLP with ReLU."""
+    shape = options.convolved
+    if shape is None or not hidden:
+        return MetricNetwork(n_features, latent_dim, hidden, generator=generator)
+    width = hidden[-1]
+    convolutions = ConvEncoder(shape, width, hidden=(), generator=generator, **options.styles())
+    trunk = nn.Sequential(convolutions, make_activation(options.activation))
+    return MetricNetwork(width, latent_dim, trunk=trunk, generator=generator)

@@ -8,14 +8,16 @@ from torch import nn
 
 from pullback.estimators.autoencoder import Autoencoder
 from pullback.estimators.base import LatentModel
+from pullback.estimators.hvae import HVAE
 from pullback.estimators.registry import register_module
+from pullback.estimators.rhvae import RHVAE
 from pullback.estimators.state import restore_options, restore_state
 from pullback.estimators.vae import VAE
 from pullback.io import FormatError, load_model
 
 __all__ = ["load", "register_module"]
 
-ESTIMATORS: dict[str, type[LatentModel]] = {cls.__name__: cls for cls in (Autoencoder, VAE)}
+ESTIMATORS: dict[str, type[LatentModel]] = {cls.__name__: cls for cls in (Autoencoder, VAE, HVAE, RHVAE)}
 
 
 def load(directory: str | os.PathLike, *, modules: Mapping[str, nn.Module] | None = None) -> LatentModel:

@@ -36,13 +36,18 @@ def describe_state(estimator: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"activation: expected a name or a registered class, got {estimator.activation!r}; "
             "call pullback.register_module(name, cls) first"
         )
+    if is_omitted(options.get("tempering")):
+        raise TypeError(
+            f"tempering: expected 'quadratic', 'null' or an object of a registered class, got "
+            f"{estimator.tempering!r}; call pullback.register_module(name, cls) first"
+        )
     names = getattr(estimator, "feature_names_in_", None)
     fitted = {
         "n_features_in_": int(estimator.n_features_in_),
         "feature_names_in_": None if names is None else [str(name) for name in names],
         "image_shape_": estimator.image_shape_,
         "dtype": str(estimator.scaling_.offset.dtype).removeprefix("torch."),
-        **{name: getattr(estimator, name) for name in PLAIN},
+        **{name: getattr(estimator, name) for name in (*PLAIN, *estimator.STATE_VALUES)},
     }
     tensors = {f"module.{name}": value for name, value in estimator.module_.state_dict().items()}
     tensors |= {"scaling.offset": estimator.scaling_.offset, "scaling.scale": estimator.scaling_.scale}
@@ -102,7 +107,7 @@ def restore_state(estimator: Any, fitted: Mapping[str, Any], tensors: Mapping[st
         estimator.feature_names_in_ = np.asarray(fitted["feature_names_in_"], dtype=object)
     shape = fitted["image_shape_"]
     estimator.image_shape_ = None if shape is None else tuple(shape)
-    for name in PLAIN:
+    for name in (*PLAIN, *estimator.STATE_VALUES):
         setattr(estimator, name, fitted[name])
     estimator.scaling_ = Scaling(tensors["scaling.offset"], tensors["scaling.scale"])
     for name in (*ARRAYS, *estimator.STATE_ARRAYS):

@@ -1,22 +1,18 @@
 """The variational autoencoder as a scikit-learn estimator."""
 
-import math
-from typing import Any, ClassVar, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pullback import models
-from pullback.estimators.base import LatentModel
 from pullback.estimators.evaluation import over_rows
+from pullback.estimators.variational import VariationalModel, antithetic_nodes, log_normal
 from pullback.inputs import Table
-from pullback.training import LinearWarmup
-from pullback.typing import Schedule
-from pullback.validation import check_choice
 
 
-class VAE(LatentModel):
+class VAE(VariationalModel):
     """Latent variable model of data, p(x | z) with z ~ N(0, I), and an encoder for its posterior.
 
     Training maximises the evidence lower bound E_q[log p(x | z)] - beta KL(q(z | x) || N(0, I)); `transform`
@@ -71,8 +67,6 @@ class VAE(LatentModel):
         >>> model.metric().tensor(torch.zeros(1, 2)).shape
         torch.Size([1, 2, 2])
     """
-
-    SCORE_DRAWS: ClassVar[int] = 32
 
     def __init__(
         self,
@@ -133,13 +127,8 @@ class VAE(LatentModel):
         self.progress = progress
         self.random_state = random_state
 
-    def _build(self, likelihood: nn.Module, generator: torch.Generator) -> nn.Module:
-        encoder = self._new_encoder(2 * self.latent_dim, generator)
-        decoder = self._new_decoder(likelihood, generator)
-        return models.VAE(encoder, decoder, likelihood, latent_dim=self.latent_dim)
-
-    def _weights(self, steps_per_epoch: int) -> dict[str, Any]:
-        return {"kl": warmed_up(self.beta, self.warmup_epochs * steps_per_epoch)}
+    def _assemble(self, vae: models.VAE, generator: torch.Generator) -> nn.Module:
+        return vae
 
     def _log_density(self, x: Tensor) -> Tensor:
         """Evidence lower bound, its expectation over the same latent noise for every row.
@@ -152,39 +141,14 @@ class VAE(LatentModel):
         params = model.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])
         return model.likelihood.log_prob(x, params).mean(0) - q.kl().sum(1)
 
-    def _draw(
-        self, n: int, method: str, table: Table | None, generator: torch.Generator
+    def _posterior(
+        self, table: Table, rows: np.ndarray, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        check_choice("method", method, ("prior", "posterior"))
-        if (method == "posterior") != (table is not None):
-            wanted = "the data whose posterior is sampled" if table is None else "None"
-            raise ValueError(f"X: expected {wanted} for method={method!r}")
-        dtype = self.scaling_.offset.dtype
-        noise = torch.randn(n, self._n_features_out, generator=generator, dtype=dtype)
-        log_normal = -0.5 * (noise.square().sum(1) + noise.shape[1] * math.log(2 * math.pi))
-        if table is None:
-            return noise, log_normal, {}
-        rows = np.arange(n) % len(table)
-        moments = over_rows(self.module_, self._posterior, table, self.scaling_)[rows]
-        mean, log_std = torch.from_numpy(moments).unbind(1)
-        return mean + torch.exp(log_std) * noise, log_normal - log_std.sum(1), {"rows": rows}
+        moments = torch.from_numpy(over_rows(self.module_, self._moments, table, self.scaling_)[rows])
+        mean, log_std = moments.unbind(1)
+        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
+        return mean + torch.exp(log_std) * noise, log_normal(noise) - log_std.sum(1), {}
 
-    def _posterior(self, x: Tensor) -> Tensor:
+    def _moments(self, x: Tensor) -> Tensor:
         q = self.module_.posterior(x)
         return torch.stack([q.mean, q.log_std], dim=1)
-
-
-def antithetic_nodes(count: int, dim: int) -> Tensor:
-    """Standard normal points in pairs ± u, always the same: ``(count, dim)`` float64."""
-    half = torch.randn(count // 2, dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return torch.cat([half, -half])
-
-
-def warmed_up(beta: Any, steps: int) -> Any:
-    """``beta``, or a schedule that raises it from 0 over the first ``steps``."""
-    if steps == 0:
-        return beta
-    if not callable(beta):
-        return LinearWarmup(steps, final=beta)
-    ramp, schedule = LinearWarmup(steps), cast(Schedule, beta)
-    return lambda step: ramp(step) * schedule(step)
