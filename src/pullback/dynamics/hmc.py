@@ -39,7 +39,8 @@ class FlatKernel:
                 lost = lost | ~torch.isfinite(z).all(1)
                 z = torch.where(lost.unsqueeze(1), state.z, z)
             value, gradient = self.potential.value_and_gradient(z)
-            momentum = momentum - (step if k + 1 < self.n_leapfrog else step / 2) * gradient
+            share = -1.0 if k + 1 < self.n_leapfrog else -0.5
+            momentum = torch.addcmul(momentum, step, gradient, value=share)
         change = value - state.value + (momentum.square().sum(1) - noise.square().sum(1)) / 2
         inside = None if self.inside is None else self.inside(z)
         return Proposal(State(z, value, gradient), change, lost, inside)

@@ -10,13 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullback.metrics.base import unpack
+from pullback.jets.gemm import times_transposed
 from pullback.metrics.centroid import CentroidMetric
 
 # Up to this dimension one product with all first moments costs less than two with the matrices alone.
 JOINT_DIMENSIONS = 3
 # From this dimension on a distance at a time is quicker than a dimension at a time.
 WIDE = 8
+# |c|², in units of the reach, up to which |u|² + |c|² - 2 u·c loses no more than ε times as much of w.
+COMPACT = 16.0
 # Of one array of points by centroids: a few of them should stay in the cache.
 BLOCK_BYTES = 2**19
 
@@ -34,16 +36,24 @@ class CentroidVolume:
 
     def __init__(self, metric: CentroidMetric):
         c = metric.centroids.detach()
-        self.dim, self._ridge = c.shape[1], float(metric.regularization)
+        self.dim = c.shape[1]
         self._unit = float(metric.temperature) * math.sqrt(math.log(2))
         self._slope = 2 * self._unit / float(metric.temperature) ** 2
         self._middle = c.mean(0)
         self._c = (c - self._middle) / self._unit
         self._rows_at_once = max(1, BLOCK_BYTES // (len(c) * c.element_size()))
         self._columns = self._c.T.contiguous()
+        self._squares = self._c.square().sum(1)
+        self._is_compact = float(self._squares.max()) <= COMPACT
         d = self.dim
-        self._rows, self._cols = torch.tril_indices(d, d, device=c.device)
-        self._diagonal = (self._rows == self._cols).to(c)
+        rows, columns = torch.tril_indices(d, d, device=c.device)
+        # where each entry of a matrix stands in its triangle, and each of the triangle in the matrix
+        place = torch.zeros(d, d, dtype=torch.long, device=c.device)
+        place[rows, columns] = torch.arange(len(rows), device=c.device)
+        self._places = torch.maximum(place, place.T).flatten()
+        self._flat = rows * d + columns
+        diagonal = (rows == columns).to(c).unsqueeze(1)
+        self._ridges, self._counts = float(metric.regularization) * diagonal, 2 - diagonal
         packed = metric._packed().detach() * metric._scale
         self._moments = self._packed = packed.T.contiguous()
         if d <= JOINT_DIMENSIONS:
@@ -63,6 +73,8 @@ class CentroidVolume:
             logdet, g = self._determinant(S)
             a = (g * S).sum(0)
             gradient = torch.stack([x * a - (g * r).sum(0) for x, r in zip(u.T, R, strict=True)], dim=1)
+        elif len(u) <= self._rows_at_once:
+            logdet, gradient = self._block(u)
         else:
             parts = [self._block(part) for part in u.split(self._rows_at_once)]
             logdet = torch.cat([value for value, _ in parts])
@@ -77,7 +89,10 @@ class CentroidVolume:
         return self._unit * nearest.neg().clamp_min(0).sqrt()
 
     def _exponents(self, u: Tensor) -> Tensor:
-        """-|u - c_i|² by differences: |u|² + |c|² - 2 u·c would cancel."""
+        """-|u - c_i|², by differences where |u|² + |c|² - 2 u·c would cancel."""
+        if self.dim >= WIDE and self._is_compact:
+            near = torch.addmm(self._squares, u, self._columns, beta=-1, alpha=2)
+            return near.sub_(u.square().sum(1, keepdim=True)).clamp_(max=0)
         if self.dim >= WIDE:
             return torch.cdist(u, self._c, compute_mode="donot_use_mm_for_euclid_dist").square_().neg_()
         first, *others = zip(u.T.unsqueeze(2), self._columns, strict=True)
@@ -89,13 +104,13 @@ class CentroidVolume:
 
     def _block(self, u: Tensor) -> tuple[Tensor, Tensor]:
         weights = self._exponents(u).exp2_()
-        logdet, g = self._determinant((weights @ self._packed).T)
+        logdet, g = self._determinant(times_transposed(weights, self._moments).T)
         a = (self._beside @ weights.mul_(g.T @ self._packed.T).T).T
         return logdet, a[:, :1] * u - a[:, 1:]
 
     def _determinant(self, S: Float[Tensor, "m n"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "m n"]]:
         """log det g and the triangle of g, entries off the diagonal twice, of the triangle of g⁻¹ - λ I."""
-        inverse = S + self._ridge * self._diagonal.unsqueeze(1)
+        inverse = S + self._ridges
         if self.dim == 1:
             det = torch.where(inverse[0] > 0, inverse[0], torch.nan)
             return -det.log(), 1 / det.unsqueeze(0)
@@ -104,10 +119,11 @@ class CentroidVolume:
             det = a * c - b * b
             det = torch.where((det > 0) & (a > 0), det, torch.nan)
             return -det.log(), torch.stack([c, -2 * b, a]) / det
-        C, info = torch.linalg.cholesky_ex(unpack(inverse.T, self.dim))
+        square = inverse.index_select(0, self._places)
+        C, info = torch.linalg.cholesky_ex(square.T.unflatten(1, (self.dim, self.dim)))
         bad = info != 0
         if bool(bad.any()):
             C = torch.where(bad[:, None, None], torch.eye(self.dim).to(C) * torch.nan, C)
         logdet = -2 * C.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        g = torch.cholesky_inverse(C)[:, self._rows, self._cols].T
-        return logdet, g * (2 - self._diagonal).unsqueeze(1)
+        g = torch.cholesky_inverse(C).flatten(1).T.index_select(0, self._flat)
+        return logdet, g * self._counts

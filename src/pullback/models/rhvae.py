@@ -300,6 +300,6 @@ def training_step(
     total.backward()
     optimizer.step()
     model.update_metric_()
-    stacked = torch.stack([term.detach().mean() for term in terms.values()])
-    means = dict(zip(terms, stacked.tolist(), strict=True))
+    rows = torch.stack([term.detach().expand(len(x)) for term in terms.values()])
+    means = dict(zip(terms, rows.mean(1).tolist(), strict=True))
     return TrainingStep(value, means, model.residual, used)
