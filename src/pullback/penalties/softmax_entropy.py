@@ -12,6 +12,7 @@ from pullback.penalties.block_low_rank import DiagonalPlusLowRank
 from pullback.penalties.gershgorin import absolute_row_sums, soft_row_sums, split_product
 from pullback.penalties.normalizer import log_partition
 from pullback.penalties.schedule import Number, Scheduled
+from pullback.penalties.softmax_pass import fused
 from pullback.penalties.softmax_rows import (
     Assignments,
     assign,
@@ -20,7 +21,6 @@ from pullback.penalties.softmax_rows import (
     diagonal,
     fisher_logit_derivative,
     fisher_metric,
-    fused,
     hessian_logit_derivative,
     hessian_product,
     low_rank_form,
