@@ -1,4 +1,4 @@
-"""Value, gradient and Hessian product of the softmax entropy from one pass over the logits, outside of graphs.
+"""Value, gradient and Hessian product of the softmax entropy in one pass, outside of any graph.
 
 The formulas are those of `pullback.penalties.softmax_rows`.
 """
