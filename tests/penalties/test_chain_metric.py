@@ -31,6 +31,8 @@ CHAINS = {
     "by the Gram matrix": (40, 3, 50, (4,), [nn.Tanh()]),
     "many dimensions": (5, 6, 9, (8, 4, 6), [nn.GELU(), nn.ELU(), nn.Sigmoid()]),
     "one dimension": (4, 1, 3, (5, 5), [nn.Mish(), nn.SiLU()]),
+    "few points, by rows": (2, 2, 30, (5, 20), [nn.Softplus(), nn.SiLU()]),
+    "many dimensions, by rows": (2, 6, 9, (8, 30), [nn.GELU(), nn.Tanh()]),
 }
 
 
@@ -69,6 +71,41 @@ def test_gradcheck() -> None:
 def test_other_maps_go_the_general_way(net) -> None:
     assert chain_of(net) is None
     assert chain_metric(net, torch.zeros(1, 2)) is None
+
+
+def test_the_way_is_chosen_by_its_multiplications() -> None:
+    by_gram = {}
+    for name, (n, *shape) in CHAINS.items():
+        metric = chain_metric(chain(*shape), draw(n, shape[0]).requires_grad_())
+        assert metric is not None
+        by_gram[name] = metric.grad_fn.by_gram
+    assert [name for name, gram in by_gram.items() if not gram] == [
+        "one dimension",
+        "few points, by rows",
+        "many dimensions, by rows",
+    ]
+
+
+def test_layers_that_do_nothing_are_passed_by_unless_they_are_random() -> None:
+    body = nn.Sequential(nn.Linear(2, 3), nn.Identity(), nn.Tanh(), nn.Dropout(0.5))
+    net = nn.Sequential(body, nn.Linear(3, 4)).double()
+    assert chain_of(net) is None
+    with pytest.raises(ValueError, match="randomises rows"):
+        IsometryPenalty().penalize(net, draw(3, 2))
+    found = chain_of(net.eval())
+    assert found is not None
+    assert [*found.linear, *found.activations] == [net[0][0], net[1], net[0][2]]
+
+
+def test_another_precision_is_named_and_autocast_left_out() -> None:
+    net = chain(2, 4, (3,), [nn.Tanh()])
+    with pytest.raises(TypeError, match="parameters; call"):
+        chain_metric(net, torch.zeros(1, 2))
+    z = draw(3, 2).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(chain_metric(net.float(), z), (inside := chain_metric(net, z)))
+        assert inside.dtype == torch.float32
+    assert torch.equal(inside, chain_metric(net, z))
 
 
 def test_hooks_are_not_passed_by() -> None:

@@ -58,6 +58,16 @@ def test_both_holds_half_of_each_and_carries_gradients() -> None:
     assert not torch.equal(found, LatentSampling("both").draw(codes, seeded(1)))
 
 
+@pytest.mark.parametrize("policy", ["mixtures", "both"])
+def test_gradients_of_points_to_second_order(policy: str) -> None:
+    def points(codes: torch.Tensor) -> torch.Tensor:
+        return LatentSampling(policy, rows=0.7).draw(codes, seeded())
+
+    codes = draw(7, 2).requires_grad_()
+    assert torch.autograd.gradcheck(points, (codes,))
+    assert torch.autograd.gradgradcheck(lambda z: points(z).sin(), (codes,))
+
+
 def test_no_codes_give_no_points() -> None:
     for policy in ("codes", "mixtures", "both"):
         assert LatentSampling(policy).draw(torch.zeros(0, 2), seeded()).shape == (0, 2)

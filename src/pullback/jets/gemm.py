@@ -48,9 +48,9 @@ def times_transposed(a: Tensor, b: Tensor) -> Tensor:
 
 def _is_quick(a: Tensor, b: Tensor) -> bool:
     return (
-        a.dtype == torch.float32 == b.dtype
+        a.shape[0] * a.shape[1] * b.shape[0] >= SMALLEST
+        and a.dtype == torch.float32 == b.dtype
         and a.device.type == "cpu" == b.device.type
-        and a.shape[0] * a.shape[1] * b.shape[0] >= SMALLEST
         and _has_kernel()
         and bool(torch.backends.mkldnn.enabled)
     )
@@ -60,9 +60,9 @@ def _kernel(a: Tensor, b: Tensor) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a bᵀ outside of any graph."""
-    return _kernel(a, b) if _is_quick(a, b) else torch.mm(a, b.mT)
+def plain_product(a: Tensor, b: Tensor) -> Tensor:
+    """a b for matrices (m, k) and (k, n), outside of any graph and transform."""
+    return _kernel(a, b.mT) if _is_quick(a, b.mT) else torch.mm(a, b)
 
 
 class _Quick(torch.autograd.Function):
@@ -112,7 +112,7 @@ def _linear_forward(
     stack = joined(value, rows)
     if stack is None:
         stack = torch.cat([value.unsqueeze(0), rows])
-    result = _product(stack.flatten(0, -2), weight).view(*stack.shape[:-1], weight.shape[0])
+    result = plain_product(stack.flatten(0, -2), weight.mT).view(*stack.shape[:-1], weight.shape[0])
     value = result[0]
     return (value if bias is None else value.add_(bias)), result[1:]
 

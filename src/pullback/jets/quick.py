@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from pullback.jets.activations import SMOOTH, Derivatives
 
 LOG2_E = 1 / math.log(2)
+FEW = 2**12
+"""Entries up to which one slow pass takes less time than six quick ones."""
 LARGEST = 80.0
 """Bound on 2|a| in exp: beyond, tanh is 1 to rounding and exp would overflow in float32."""
 
@@ -63,7 +65,7 @@ def _softplus(module: Any, a: Tensor, order: int) -> Derivatives:
     beta, threshold = float(module.beta), float(module.threshold)
     scaled = a if beta == 1 else a * beta
     seen = math.exp(-threshold) > torch.finfo(a.dtype).eps / 8
-    if seen:
+    if seen or a.numel() <= FEW:
         f = F.softplus(a, beta, threshold)
     else:  # the switch to a straight line at the threshold is below rounding
         f = scaled.abs().mul_(-LOG2_E).exp2_().log1p_().add_(scaled.clamp(min=0))

@@ -20,9 +20,9 @@ from torch.autograd.function import once_differentiable
 
 from pullback.jets.activations import SMOOTH, Table
 from pullback.jets.checks import check_map
-from pullback.jets.gemm import times_transposed, transforms_active
+from pullback.jets.gemm import plain_product, transforms_active
 from pullback.jets.quick import QUICK
-from pullback.jets.taylor import layers_of
+from pullback.jets.taylor import steps_of
 from pullback.typing import Map
 
 
@@ -55,11 +55,10 @@ def chain_of(decoder: Map) -> Chain | None:
     """The layers of a decoder that is such a chain, else None."""
     if not isinstance(decoder, nn.Module):
         return None
-    layers = layers_of(decoder)
-    modules = [layer.module for layer in layers]
-    if len(modules) < 3 or len(modules) % 2 == 0 or any(layer.rule is None for layer in layers):
+    steps = steps_of(decoder)
+    if steps is None or len(steps) < 3 or len(steps) % 2 == 0:
         return None
-    linear, activations = modules[::2], modules[1::2]
+    linear, activations = steps[::2], steps[1::2]
     if any(type(module) is not nn.Linear for module in linear):
         return None
     if any(type(module) not in SMOOTH for module in activations):
@@ -72,53 +71,60 @@ def chain_metric(decoder: Map, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d d"
     chain = chain_of(decoder)
     if chain is None or transforms_active(z):
         return None
-    z = check_map(decoder, z)
+    parameters = chain.parameters
+    if any(part is not None and part.dtype != z.dtype for part in parameters):
+        check_map(decoder, z)  # says so
+    if not torch.is_autocast_enabled(z.device.type):
+        return _ChainMetric.apply(z, chain, *parameters)  # type: ignore[return-value]
     with torch.autocast(z.device.type, enabled=False):
-        return _ChainMetric.apply(z, chain, *chain.parameters)  # type: ignore[return-value]
+        return _ChainMetric.apply(z, chain, *parameters)  # type: ignore[return-value]
 
 
-def _mixed(sym: Float[Tensor, "n d d"], rows: Float[Tensor, "d n h"]) -> Float[Tensor, "d n h"]:
-    """Σ_b sym_ab rows_b, by columns where there are few."""
-    d = rows.shape[0]
-    if d > 4:
+def _mixed(weights: Float[Tensor, "d d n 1"], rows: Float[Tensor, "d n h"]) -> Float[Tensor, "d n h"]:
+    """Σ_b weights_ba rows_b, by columns where there are few."""
+    if len(rows) > 4:
+        sym = weights.squeeze(-1).permute(2, 1, 0)
         return torch.bmm(sym, rows.transpose(0, 1)).transpose(0, 1).contiguous()
-    weights = sym.permute(1, 2, 0).unsqueeze(-1)
-    result = weights[:, 0] * rows[0]
-    for b in range(1, d):
-        result.addcmul_(weights[:, b], rows[b])
+    first, *others = zip(weights.unbind(), rows.unbind(), strict=True)
+    result = first[0] * first[1]
+    for weight, row in others:
+        result.addcmul_(weight, row)
     return result
 
 
-def _product(a: Float[Tensor, "m n h"], b: Float[Tensor, "m n k"]) -> Float[Tensor, "h k"]:
+def _over_rows(a: Float[Tensor, "m n h"], b: Float[Tensor, "m n k"]) -> Float[Tensor, "h k"]:
     """Σ over all rows of a bᵀ."""
-    return times_transposed(a.flatten(0, 1).mT, b.flatten(0, 1).mT)
+    return plain_product(a.flatten(0, 1).mT, b.flatten(0, 1))
 
 
 class _ChainMetric(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, chain: Chain, *parameters: Any) -> Tensor:  # type: ignore[override]
         n, d = z.shape
-        stack: Tensor | None = None
         kept: list[Tensor] = []
-        for k, (table, module) in enumerate(zip(chain.tables, chain.activations, strict=True)):
+        weight, bias = parameters[:2]
+        value = torch.mm(z, weight.mT) if bias is None else torch.addmm(bias, z, weight.mT)
+        tangents = weight.mT.unsqueeze(1)
+        tables, activations = chain.tables, chain.activations
+        for k in range(1, len(activations)):
+            f, slope, bend = tables[k - 1](activations[k - 1], value, 2)
             weight, bias = parameters[2 * k : 2 * k + 2]
-            if stack is None:
-                value, tangents = times_transposed(z, weight), weight.mT.unsqueeze(1)
-            else:
-                rows = times_transposed(stack.flatten(0, 1), weight).view(1 + d, n, len(weight))
-                value, tangents = rows[0], rows[1:]
-            f, slope, bend = table(module, value if bias is None else value.add_(bias), 2)
-            kept += [tangents, slope, bend] if stack is None else [stack, tangents, slope, bend]
             stack = torch.empty(1 + d, *f.shape, dtype=z.dtype, device=z.device)
             stack[0] = f
             torch.mul(tangents, slope, out=stack[1:])
-        assert stack is not None
-        T, last = stack[1:], parameters[-1]
+            kept += [tangents, slope, bend, stack]
+            rows = plain_product(stack.flatten(0, 1), weight.mT).view(1 + d, n, len(weight))
+            value, tangents = rows[0], rows[1:]
+            if bias is not None:
+                value.add_(bias)
+        _, slope, bend = tables[-1](activations[-1], value, 2)
+        T, last = tangents * slope, parameters[-1]
         p, h = last.shape
-        ctx.chain, ctx.by_gram = chain, h * (p + n * d) < n * d * p
-        matrix = times_transposed(last.mT, last.mT) if ctx.by_gram else last
-        R = times_transposed(T.flatten(0, 1), matrix).view(d, n, len(matrix))
-        ctx.save_for_backward(z, *parameters, *kept, T, R)
+        # multiplications there and back: p n d h thrice, or p h² and n d h² twice
+        ctx.chain, ctx.by_gram = chain, 2 * h * (p + n * d) < 3 * n * d * p
+        matrix = plain_product(last.mT, last) if ctx.by_gram else last.mT
+        R = plain_product(T.flatten(0, 1), matrix).view(d, n, matrix.shape[1])
+        ctx.save_for_backward(z, *parameters, *kept, tangents, slope, bend, T, R)
         left = T if ctx.by_gram else R
         return torch.bmm(left.transpose(0, 1), R.permute(1, 2, 0))
 
@@ -126,33 +132,33 @@ class _ChainMetric(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, S: Tensor) -> Any:
         z, *saved = ctx.saved_tensors
-        count = 2 * len(ctx.chain.activations) + 1
+        hidden = len(ctx.chain.activations)
+        count = 2 * hidden + 1
         parameters, kept, T, R = saved[:count], saved[count:-2], saved[-2], saved[-1]
         grads: list[Tensor | None] = [None] * count
-        sym, last = S + S.mT, parameters[-1]
+        sym, last = (S + S.mT).permute(1, 2, 0).unsqueeze(-1), parameters[-1]
         U = _mixed(sym, T)
         if ctx.by_gram:
-            grads[-1] = times_transposed(last, _product(U, T))
+            grads[-1] = plain_product(last, _over_rows(T, U))
             behind = _mixed(sym, R)
         else:
-            grads[-1] = _product(R, U)
-            behind = _mixed(sym, times_transposed(R.flatten(0, 1), last.mT).view_as(T))
-        of_value: Tensor | None = None
-        for k in reversed(range(len(ctx.chain.activations))):
+            grads[-1] = _over_rows(R, U)
+            behind = _mixed(sym, plain_product(R.flatten(0, 1), last).view_as(T))
+        tangents, slope, bend = kept[-3:]
+        front = torch.empty(1 + len(T), *slope.shape, dtype=z.dtype, device=z.device)
+        of_value, of_tangents = front[0], front[1:]
+        torch.sum(tangents * behind, 0, out=of_value).mul_(bend)
+        torch.mul(behind, slope, out=of_tangents)
+        for k in range(hidden - 1, 0, -1):
             weight, bias = parameters[2 * k : 2 * k + 2]
-            tangents, slope, bend = kept[-3:]
-            front = torch.empty(1 + len(T), *slope.shape, dtype=z.dtype, device=z.device)
-            torch.sum(tangents * behind, 0, out=front[0]).mul_(bend)
-            if of_value is not None:
-                front[0].addcmul_(slope, of_value)
-            torch.mul(behind, slope, out=front[1:])
-            grads[2 * k + 1] = None if bias is None else front[0].sum(0)
-            if k == 0:
-                grads[0] = front[0].mT @ z + front[1:].sum(1).mT
-                return front[0] @ weight if ctx.needs_input_grad[0] else None, None, *grads
-            stack = kept[-4]
-            grads[2 * k] = _product(front, stack)
-            back = times_transposed(front.flatten(0, 1), weight.mT).view_as(stack)
-            of_value, behind = back[0], back[1:]
-            kept = kept[:-4]
-        raise AssertionError("a chain has an activation")
+            tangents, slope, bend, stack = kept[4 * k - 4 : 4 * k]
+            grads[2 * k] = _over_rows(front, stack)
+            grads[2 * k + 1] = None if bias is None else of_value.sum(0)
+            back = plain_product(front.flatten(0, 1), weight).view_as(stack)
+            front = back * slope
+            of_value, of_tangents = front[0], front[1:]
+            of_value.addcmul_((tangents * back[1:]).sum(0), bend)
+        weight, bias = parameters[:2]
+        grads[0] = torch.addmm(of_tangents.sum(1).mT, of_value.mT, z)
+        grads[1] = None if bias is None else of_value.sum(0)
+        return of_value @ weight if ctx.needs_input_grad[0] else None, None, *grads

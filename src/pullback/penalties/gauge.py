@@ -103,9 +103,9 @@ def euclidean_shape(g: Float[Tensor, "n d d"]) -> tuple[float, float, Float[Tens
     return mean, spread / (2 * mean**2), g
 
 
-def check_mean(mean: Tensor) -> None:
+def check_mean(mean: Tensor | float) -> None:
     """Raise unless the mean of the metric is a positive number."""
-    if float(mean.detach()) == 0:
+    if float(mean.detach() if isinstance(mean, Tensor) else mean) == 0:
         raise DegenerateMetricError(
             "all decoder Jacobians vanish, so the metric has no scale; reinitialise the decoder, or pass "
             "degenerate='zero'"

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullback.penalties.softmax_rows import Assignments, complement, dense_hessian
+from pullback.penalties.softmax_rows import Assignments, dense_hessian
 
 DENSE_UP_TO = 32
 """Atoms up to which the sum over pairs takes less time than the sort."""
@@ -41,10 +41,9 @@ def _magnitude(scale: Tensor | float) -> Tensor | float:
 def _by_rows(function: Callable[[Assignments], Tensor], at: Assignments) -> Tensor:
     """A function of rows that needs K² entries a row, a bounded number of rows at a time."""
     K = at.a.shape[-1]
-    a, u = at.a.reshape(-1, K), at.u.reshape(-1, K)
     size = max(1, BLOCK // K**2)
-    parts = [function(Assignments(p, q, p[:, 0])) for p, q in zip(a.split(size), u.split(size), strict=True)]
-    return torch.cat(parts).view_as(at.a)
+    fields = (part.reshape(-1, part.shape[-1]).split(size) for part in (at.a, at.u, at.largest, at.rest))
+    return torch.cat([function(Assignments(*rows)) for rows in zip(*fields, strict=True)]).view_as(at.a)
 
 
 def _own(a: Tensor, u: Tensor, rest: Tensor) -> Tensor:
@@ -56,7 +55,7 @@ def _pair_sums(at: Assignments) -> Tensor:
     a, u = at.a, at.u
     gaps = (1 - u.unsqueeze(-1) - u.unsqueeze(-2)).abs()
     others = 1 - torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
-    return ((gaps * others) @ a.unsqueeze(-1)).squeeze(-1) + _own(a, u, complement(a))
+    return ((gaps * others) @ a.unsqueeze(-1)).squeeze(-1) + _own(a, u, at.complement)
 
 
 def _soft_sums(at: Assignments) -> Tensor:

@@ -353,9 +353,10 @@ class IsometryPenalty:
         except DegenerateMetricError as error:
             self._preparation.accept(error, "penalize")
             return z.new_zeros(())
-        mu = strength(self.weight, rho, z.dtype)
-        value = mu * square / 2
-        return value if (reduction or self.reduction) == "sum" else value / rows
+        factor = strength(self.weight, rho, z.dtype) / (
+            2 if (reduction or self.reduction) == "sum" else 2 * rows
+        )
+        return factor * square
 
     # state
 

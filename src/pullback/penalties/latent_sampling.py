@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -74,14 +74,12 @@ class LatentSampling:
                 torch.randint(n, (2 * mixed,), generator=generator, device=where),
             ]
         )
-        rows = codes.index_select(0, index.to(codes.device))
+        index = index.to(codes.device)
         if not mixed:
-            return rows
+            return codes.index_select(0, index)
         share = torch.rand(mixed, 1, generator=generator, device=where, dtype=codes.dtype).to(codes.device)
-        single, first, second = rows.split([alone, mixed, mixed])
         low, high = self.mix
-        joined = torch.lerp(first, second, low + (high - low) * share)
-        return torch.cat([single, joined]) if alone else joined
+        return _Points.apply(codes, index, share.mul_(high - low).add_(low))  # type: ignore[return-value]
 
     def _count(self, n: int) -> int:
         if self.rows is None:
@@ -89,3 +87,24 @@ class LatentSampling:
         if isinstance(self.rows, float):
             return max(1, round(self.rows * n)) if n else 0
         return min(self.rows, n)
+
+
+class _Points(torch.autograd.Function):
+    """Codes by number, the last of them joined in pairs: one node instead of one an operation."""
+
+    @staticmethod
+    def forward(ctx: Any, codes: Tensor, index: Tensor, share: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(index, share)
+        ctx.codes, mixed = len(codes), len(share)
+        ctx.sizes = [len(index) - 2 * mixed, mixed, mixed]
+        _, first, second = (rows := codes.index_select(0, index)).split(ctx.sizes)
+        first.lerp_(second, share)
+        return rows.narrow(0, 0, len(index) - mixed)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:  # type: ignore[override]
+        index, share = ctx.saved_tensors
+        alone, mixed = g.split(ctx.sizes[:2])
+        second = mixed * share
+        rows = torch.cat([alone, mixed - second, second])
+        return g.new_zeros(ctx.codes, g.shape[1]).index_add(0, index, rows), None, None

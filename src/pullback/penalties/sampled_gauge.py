@@ -41,34 +41,46 @@ def estimator_for(estimator: Estimator, d: int) -> Literal["exact", "hutchinson"
 
 def exact_square(
     metric: Float[Tensor, "n d d"], reference: Float[Tensor, "*n d d"] | None, reduce: Reduce | None
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | int]:
     """Σ ‖R‖² over all rows of all processes, and their number."""
-    wanted = eye_like(reference, metric)
     if reduce is None:
-        return _Square.apply(metric, wanted), metric.new_tensor(float(metric.shape[0]))  # type: ignore[return-value]
+        wanted = None if reference is None else reference.to(metric)
+        return _Square.apply(metric, wanted), metric.shape[0]  # type: ignore[return-value]
+    wanted = eye_like(reference, metric)
     mean, rows = _mean(traces(metric).sum(), metric.shape[0], metric.shape[1], reduce)
     return reduce((metric / mean - wanted).square().sum()), rows
 
 
 class _Square(torch.autograd.Function):
-    """Σ ‖g/ḡ - Gref‖² of one process as one node, whose adjoint is 2 A: once differentiable."""
+    """Σ ‖g/ḡ - Gref‖² of one process as one node, whose adjoint is 2 A: once differentiable.
+
+    Without a reference it is the identity, and Σ R:(g/ḡ) = Σ ‖R‖².
+    """
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, wanted: Tensor) -> Tensor:  # type: ignore[override]
-        mean = g.diagonal(dim1=1, dim2=2).mean()
+    def forward(ctx: Any, g: Tensor, wanted: Tensor | None) -> Tensor:  # type: ignore[override]
+        count = g.shape[0] * g.shape[1]
+        mean = float(g.diagonal(dim1=1, dim2=2).sum()) / count
         check_mean(mean)
-        residual = torch.sub(g / mean, wanted)
-        square = residual.square().sum()
-        projection = square + (residual * wanted).sum()
-        slope = residual.mul_(2 / mean)
-        slope.diagonal(dim1=1, dim2=2).sub_(2 * projection / (mean * g.shape[0] * g.shape[1]))
-        ctx.save_for_backward(slope)
+        residual = g / mean
+        diagonal = residual.diagonal(dim1=1, dim2=2)
+        if wanted is None:
+            diagonal.sub_(1)
+        else:
+            residual.sub_(wanted)
+        flat = residual.reshape(-1)
+        square = projection = torch.dot(flat, flat)
+        if wanted is not None:
+            projection = square + (residual * wanted).sum()
+        diagonal.sub_(projection / count)
+        ctx.save_for_backward(residual)
+        ctx.factor = 2 / mean
         return square
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> Any:
-        return ctx.saved_tensors[0] * scale, None
+        return ctx.saved_tensors[0] * (ctx.factor * scale), None
 
 
 def probed_square(

@@ -12,6 +12,7 @@ from pullback.penalties.block_low_rank import DiagonalPlusLowRank
 from pullback.penalties.gershgorin import absolute_row_sums, soft_row_sums, split_product
 from pullback.penalties.normalizer import log_partition
 from pullback.penalties.schedule import Number, Scheduled
+from pullback.penalties.softmax_pass import fused
 from pullback.penalties.softmax_rows import (
     Assignments,
     assign,
@@ -20,9 +21,9 @@ from pullback.penalties.softmax_rows import (
     diagonal,
     fisher_logit_derivative,
     fisher_metric,
-    fused,
     hessian_logit_derivative,
     hessian_product,
+    low_rank_form,
 )
 from pullback.penalties.strength import Rho, strength
 from pullback.penalties.target import Strength, TargetPenalty
@@ -144,16 +145,15 @@ class SoftmaxAssignmentSparsityPenalty(TargetPenalty):
         return EntropyEvaluation(logits.new_tensor(lam * total), slope, product)
 
     def curvature(self, logits: Tensor, rho: Rho = 0.0) -> DiagonalPlusLowRank:
-        """The Hessian as a diagonal plus rank 2 a row: solves and determinants in O(K).
+        """The Hessian as a diagonal plus a few factors a row: solves and determinants in O(K).
 
-        H = scale [diag(a (u-1)) + F [[1, -1], [-1, 0]] Fᵀ], F = [a, a⊙u]. It is singular on its own:
-        ``add_diagonal`` the data's part first.
+        See `pullback.penalties.softmax_rows.low_rank_form`. It is singular on its own: ``add_diagonal`` the
+        data's part first.
         """
         T, lam = self._read(logits, rho)
-        at, scale = assign(T, self.temperature), self._scale(lam, T)
-        core = at.a.new_tensor([[1.0, -1.0], [-1.0, 0.0]]).expand(T.shape[0], 2, 2)
-        factors = torch.stack([at.a, at.a * at.u], -1)
-        return DiagonalPlusLowRank(scale * at.a * (at.u - 1), factors, scale.unsqueeze(-1) * core)
+        scale = self._scale(lam, T)
+        entries, factors, core = low_rank_form(assign(T, self.temperature))
+        return DiagonalPlusLowRank(scale * entries, factors, scale.unsqueeze(-1) * core)
 
     # one row, or any batch of them: ``scale`` is λ/τ² already
 

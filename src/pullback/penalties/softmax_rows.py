@@ -5,18 +5,17 @@ With ln a = log_softmax(z/τ), h = -Σ a ln a and u_k = -(ln a_k + h), so that �
     ∂h/∂z_k = a_k u_k / τ
     H_kj = ∂²h/∂z_k∂z_j = a_k [δ_kj (u_k - 1) + a_j (1 - u_k - u_j)] / τ²
 
-u is the mean of the shifted logits minus the logits, which keeps its digits on nearly one-hot rows. Functions
-here take ``scale`` = λ/τ², already divided.
+u is the mean of the shifted logits minus the logits, which keeps its digits on nearly one-hot rows. There all
+derivatives are as small as the probability ρ of all atoms but the largest, so 1 - a never appears for that
+atom (it is ρ, a sum), nor ln of a number near 1 (ln Σ e^x is log1p), and directions are taken relative to it
+(H · 1 = 0). Functions here take ``scale`` = λ/τ², already divided.
 """
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
-
-BLOCK = 2**15
-"""Entries that are worked on at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +25,25 @@ class Assignments:
     Attributes:
         a: probabilities, (..., K).
         u: centred surprise -(ln a + h), (..., K); 0 where a = 0.
-        entropy: h, (...).
+        largest: index of the largest atom, (..., 1).
+        rest: ρ, the sum of the other probabilities, (..., 1).
     """
 
     a: Float[Tensor, "*n k"]
     u: Float[Tensor, "*n k"]
-    entropy: Float[Tensor, "*n"]
+    largest: Int[Tensor, "*n 1"]
+    rest: Float[Tensor, "*n 1"]
+
+    @property
+    def entropy(self) -> Float[Tensor, "*n"]:
+        """h = -ln a - u of the largest atom, (...)."""
+        odds = self.rest / self.a.gather(-1, self.largest)
+        return (torch.log1p(odds) - self.u.gather(-1, self.largest)).squeeze(-1)
+
+    @property
+    def complement(self) -> Float[Tensor, "*n k"]:
+        """1 - a, (..., K)."""
+        return (1 - self.a).scatter(-1, self.largest, self.rest)
 
 
 def check_logits(logits: Tensor) -> bool:
@@ -63,20 +75,14 @@ def assign(logits: Float[Tensor, "*n k"], temperature: float) -> Assignments:
     a = torch.softmax(x, -1)
     mean = (a * shifted).sum(-1, keepdim=True)
     u = mean - shifted
-    entropy = torch.logsumexp(x, -1) - mean.squeeze(-1)
-    return Assignments(a, torch.where(masked, 0.0, u) if shifted is not x else u, entropy)
-
-
-def complement(a: Float[Tensor, "*n k"]) -> Float[Tensor, "*n k"]:
-    """1 - a_k as a sum of the others where a_k is near 1."""
-    top = a.argmax(-1, keepdim=True)
-    others = a.scatter(-1, top, 0.0).sum(-1, keepdim=True)
-    return (1 - a).scatter(-1, top, others)
+    largest = a.argmax(-1, keepdim=True)
+    rest = a.scatter(-1, largest, 0.0).sum(-1, keepdim=True)
+    return Assignments(a, torch.where(masked, 0.0, u) if shifted is not x else u, largest, rest)
 
 
 def diagonal(at: Assignments) -> Float[Tensor, "*n k"]:
     """H_kk / scale = a_k [(1 - 2a_k) u_k - (1 - a_k)], (..., K)."""
-    rest = complement(at.a)
+    rest = at.complement
     return at.a * ((rest - at.a) * at.u - rest)
 
 
@@ -84,100 +90,95 @@ def dense_hessian(at: Assignments, scale: Tensor | float) -> Float[Tensor, "*n k
     """H, (..., K, K)."""
     u, a = at.u, at.a
     outer = a.unsqueeze(-1) * a.unsqueeze(-2) * (1 - u.unsqueeze(-1) - u.unsqueeze(-2))
-    eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
-    return scale * (outer * (1 - eye) + torch.diag_embed(diagonal(at)))
+    return scale * _with_diagonal(outer, diagonal(at))
 
 
 def hessian_product(
     at: Assignments, v: Float[Tensor, "*n k"], scale: Tensor | float
 ) -> Float[Tensor, "*n k"]:
-    """H v in O(K): scale · a [c (u - 1) + q] with c = v - a·v, q = -Σ a c u."""
+    """H v in O(K): scale · a [c (u - 1) + q] with c = v - a·v, q = -Σ a c u.
+
+    v counts from its entry at the largest atom, so that c is -Σ a v over the others there.
+    """
+    v = v - v.gather(-1, at.largest)
     c = v - (at.a * v).sum(-1, keepdim=True)
     q = -(at.a * at.u * c).sum(-1, keepdim=True)
     return scale * at.a * (c * (at.u - 1) + q)
 
 
-def logit_derivatives(at: Assignments, w: int, temperature: float) -> tuple[Tensor, Tensor]:
-    """∂a and ∂u by the logit z_w."""
-    aw, uw = at.a[..., w : w + 1], at.u[..., w : w + 1]
-    gap = (-aw).expand_as(at.a).clone()
-    gap[..., w] = complement(at.a)[..., w]
-    return at.a * gap / temperature, -(gap + aw * uw) / temperature
+def low_rank_form(
+    at: Assignments,
+) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k r"], Float[Tensor, "n r r"]]:
+    """H / scale as diag(entries) + factors · core · factorsᵀ, O(K) a row.
+
+    In exact arithmetic diag(a (u - 1)) + F [[1, -1], [-1, 0]] Fᵀ, F = [a, a⊙u], is the same with one factor
+    less. On nearly one-hot rows that adds -1 and 1 at the largest atom t, where H_tt is of the size of
+    ρ = Σ_{k≠t} a_k. So t stands apart, with H_tt itself among the entries, and e_t as a third factor carries
+    its coupling H_tk = a_t a_k (1 - u_t - u_k) to the others: with b = a but 0 at t,
+
+        F = [b/ρ, b⊙u/ρ, e_t]        core = [[ρ², -ρ², ρ a_t (1 - u_t)], [-ρ², 0, -ρ a_t], [.., .., 0]]
+    """
+    t, rest = at.largest, at.rest
+    others = at.a.scatter(-1, t, 0.0)
+    size = torch.where(rest > 0, rest, 1.0)
+    share = others / size
+    factors = torch.stack([share, share * at.u, torch.zeros_like(share).scatter(-1, t, 1.0)], -1)
+    entries = (others * (at.u - 1)).scatter(-1, t, diagonal(at).gather(-1, t))
+    square, zero, second = rest * rest, torch.zeros_like(rest), -rest * at.a.gather(-1, t)
+    first = second * (at.u.gather(-1, t) - 1)
+    rows = [square, -square, first, -square, zero, second, first, second, zero]
+    return entries, factors, torch.cat(rows, -1).unflatten(-1, (3, 3))
+
+
+def margin(at: Assignments) -> Float[Tensor, "*n k"]:
+    """1 - 2a_k, with the digits of the two largest atoms where they are nearly alike."""
+    if at.a.shape[-1] == 1:
+        return -at.a
+    pair = at.a.topk(2).indices
+    top, second = at.u.gather(-1, pair).split(1, -1)
+    lead = -at.a.gather(-1, pair[..., :1]) * torch.expm1(top - second)
+    rest = at.a.scatter(-1, pair, 0.0).sum(-1, keepdim=True)
+    return (1 - 2 * at.a).scatter(-1, pair, torch.cat([rest - lead, rest + lead], -1))
+
+
+def _gaps(at: Assignments, w: int) -> tuple[Tensor, Tensor, Tensor]:
+    """g_k = δ_kw - a_w, which is τ ∂ln a_k, (..., K); its sums over pairs k ≠ j, (..., K, K); 1 - 2a."""
+    spread = margin(at)
+    g = (-at.a[..., w : w + 1]).expand_as(at.a).clone()
+    pairs = g.unsqueeze(-1) + g.unsqueeze(-2)
+    pairs[..., w, :] = pairs[..., :, w] = spread[..., w : w + 1]
+    g[..., w] = at.complement[..., w]
+    return g, pairs, spread
 
 
 def hessian_logit_derivative(at: Assignments, w: int, temperature: float, scale: Tensor | float) -> Tensor:
-    """∂H/∂z_w, (..., K, K)."""
-    da, du = logit_derivatives(at, w, temperature)
+    """∂H/∂z_w, (..., K, K), with s = a_w u_w: the change of u is -(g + s)/τ, so that, times τ / scale,
+
+    a_k a_j [(g_k + g_j)(2 - u_k - u_j) + 2s]                        for k ≠ j,
+    a_k {g_k [(1 - 4a_k) u_k - 2 (1 - 2a_k)] - (1 - 2a_k) s}         on the diagonal.
+    """
     a, u = at.a, at.u
-    pair = 1 - u.unsqueeze(-1) - u.unsqueeze(-2)
-    change = da.unsqueeze(-1) * a.unsqueeze(-2) + a.unsqueeze(-1) * da.unsqueeze(-2)
-    outer = change * pair - a.unsqueeze(-1) * a.unsqueeze(-2) * (du.unsqueeze(-1) + du.unsqueeze(-2))
-    return scale * (outer + torch.diag_embed(da * (u - 1) + a * du))
+    g, pairs, spread = _gaps(at, w)
+    s = (a * u)[..., w : w + 1]
+    outer = pairs * (2 - u.unsqueeze(-1) - u.unsqueeze(-2)) + 2 * s.unsqueeze(-1)
+    own = a * (g * ((spread - 2 * a) * u - 2 * spread) - spread * s)
+    return scale / temperature * _with_diagonal(a.unsqueeze(-1) * a.unsqueeze(-2) * outer, own)
+
+
+def _with_diagonal(matrices: Float[Tensor, "*n k k"], diagonal: Float[Tensor, "*n k"]) -> Tensor:
+    """Fresh matrices with another diagonal."""
+    matrices.diagonal(dim1=-2, dim2=-1).copy_(diagonal)
+    return matrices
 
 
 def fisher_metric(at: Assignments, scale: Tensor | float) -> Float[Tensor, "*n k k"]:
     """G = scale (diag a - a aᵀ): positive semi-definite and smooth, but no majorizer of H."""
-    return scale * (torch.diag_embed(at.a) - at.a.unsqueeze(-1) * at.a.unsqueeze(-2))
+    a = at.a
+    return scale * _with_diagonal(-a.unsqueeze(-1) * a.unsqueeze(-2), a * at.complement)
 
 
 def fisher_logit_derivative(at: Assignments, w: int, temperature: float, scale: Tensor | float) -> Tensor:
-    """∂G/∂z_w."""
-    da, _ = logit_derivatives(at, w, temperature)
+    """∂G/∂z_w: times τ / scale, -a_k a_j (g_k + g_j), and a_k g_k (1 - 2a_k) on the diagonal."""
     a = at.a
-    change = da.unsqueeze(-1) * a.unsqueeze(-2) + a.unsqueeze(-1) * da.unsqueeze(-2)
-    return scale * (torch.diag_embed(da) - change)
-
-
-def fused(
-    logits: Float[Tensor, "n k"],
-    v: Float[Tensor, "n k"] | None,
-    temperature: float,
-    first: float,
-    second: float,
-) -> tuple[float, Float[Tensor, "n k"], Float[Tensor, "n k"] | None]:
-    """Σ h, first · a u, and second · (τ² Hessian of Σ h) v for finite logits (n, K), outside of any graph.
-
-    Rows are worked on in blocks that stay in the cache, in place, with one exponential an entry. With x the
-    logits minus their maximum, over τ, and m = Σ a x: u = m - x and h = ln Σ e^x - m.
-
-    NaN in the sum says that a logit was not finite.
-    """
-    n, K = logits.shape
-    if n * K <= BLOCK:
-        total, slope, product = _block(logits, v, temperature, None, None)
-    else:
-        slope = torch.empty_like(logits)
-        product = None if v is None else torch.empty_like(logits)
-        rows, total = max(1, BLOCK // K), 0.0
-        for begin in range(0, n, rows):
-            at = slice(begin, begin + rows)
-            part = None if v is None else v[at]
-            out = None if product is None else product[at]
-            total += _block(logits[at], part, temperature, slope[at], out)[0]
-    if first != 1:
-        slope.mul_(first)
-    if product is not None and second != 1:
-        product.mul_(second)
-    return total, slope, product
-
-
-def _block(
-    z: Tensor, v: Tensor | None, temperature: float, slope: Tensor | None, product: Tensor | None
-) -> tuple[float, Tensor, Tensor | None]:
-    x = z - z.amax(1, keepdim=True)
-    if temperature != 1:
-        x.mul_(1 / temperature)
-    a = x.exp()
-    total = a.sum(1, keepdim=True)
-    a.div_(total)
-    mean = torch.linalg.vecdot(a, x).unsqueeze(1)
-    value = float(total.log_().sub_(mean).sum())
-    u = torch.sub(mean, x, out=x)
-    slope = torch.mul(a, u, out=slope)
-    if v is None:
-        return value, slope, None
-    c = torch.sub(v, torch.linalg.vecdot(a, v).unsqueeze(1), out=u)
-    q = torch.linalg.vecdot(slope, c).unsqueeze(1)
-    # a [c (u - 1) + q'] with q' = -Σ a u c = -q
-    product = torch.add(c, q, out=product).mul_(a).neg_()
-    return value, slope, product.addcmul_(slope, c)
+    g, pairs, spread = _gaps(at, w)
+    return scale / temperature * _with_diagonal(-a.unsqueeze(-1) * a.unsqueeze(-2) * pairs, a * g * spread)
