@@ -174,6 +174,7 @@ def leapfrog(
         >>> leapfrog(z, rho, potential=lambda z: z.square().sum(1) / 2, step_size=0.1).z
         tensor([[0.9950]])
     """
+    z, rho = check_pair(("z", "rho"), z, rho)
     return generalized_leapfrog(
         z, rho, EuclideanMetric(z.shape[-1]), potential=potential, step_size=step_size, carry=carry
     )

@@ -129,8 +129,13 @@ class ModelPotential:
     x: Float[Tensor, "n p"]
     position_logprior: LogPrior = spherical_logprior
 
+    def __post_init__(self) -> None:
+        if not callable(self.decoder):
+            raise TypeError(f"decoder: expected a module or a function, got {type(self.decoder).__name__}")
+
     def __call__(self, z: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """U."""
+        self._check_rows(z)
         return -self.likelihood.log_prob(self.x, self.decoder(z)) - self.position_logprior(z)
 
     @cached_property
@@ -145,8 +150,7 @@ class ModelPotential:
 
     def at(self, z: Float[Tensor, "n d"]) -> PotentialAt:
         """U, its gradient, and what the decoder returned."""
-        if len(z) != len(self.x):
-            raise ValueError(f"z: expected {len(self.x)} rows, one for each row of x, got {len(z)}")
+        self._check_rows(z)
         score = getattr(self.likelihood, "score", None)
         if self.position_logprior is spherical_logprior and score is not None:
             output, pull = value_and_pull(self._layers, z) if self._layers else (None, None)
@@ -163,6 +167,10 @@ class ModelPotential:
         if recording:
             return PotentialAt(-slope, -(fit + prior), output, fit)
         return PotentialAt(-slope, -(fit + prior).detach(), output.detach(), fit.detach())
+
+    def _check_rows(self, z: Tensor) -> None:
+        if len(z) != len(self.x):
+            raise ValueError(f"z: expected {len(self.x)} rows, one for each row of x, got {len(z)}")
 
     def _described(self, z: Tensor, gradient: Tensor, output: Tensor) -> PotentialAt:
         """Value and log-likelihood are computed where they are asked for: a flow does so at its end alone."""

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullback.linalg import quadratic_form
+from pullback.validation import check_tensor
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
@@ -18,6 +19,7 @@ def spherical_logprior(z: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
         >>> spherical_logprior(torch.zeros(1, 2))
         tensor([-1.8379])
     """
+    check_tensor("z", z)
     return -0.5 * z.square().sum(-1) - z.shape[-1] * HALF_LOG_TWO_PI
 
 

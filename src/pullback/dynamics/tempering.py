@@ -43,6 +43,7 @@ def quadratic_tempering(beta0: Beta, k: int, n_steps: int) -> Beta:
         >>> [round(quadratic_tempering(0.09, k, 3) ** 0.5, 6) for k in range(4)]
         [0.3, 0.325301, 0.435484, 1.0]
     """
+    _check_step(beta0, k, n_steps)
     if k == 0:
         return beta0
     hot = beta0**-0.5
@@ -56,7 +57,15 @@ def null_tempering(beta0: Beta, k: int, n_steps: int) -> Beta:
         >>> null_tempering(0.3, 2, 3)
         0.3
     """
+    _check_step(beta0, k, n_steps)
     return beta0
+
+
+def _check_step(beta0: Beta, k: int, n_steps: int) -> None:
+    if not 0 <= k <= n_steps:
+        raise ValueError(f"k: expected a step from 0 to n_steps={n_steps}, got {k}")
+    if not isinstance(beta0, Tensor) and not beta0 > 0:
+        raise ValueError(f"beta0: expected an inverse temperature > 0, got {beta0}")
 
 
 @dataclass(frozen=True)
@@ -138,6 +147,8 @@ class Flow:
 def schedule(tempering: Tempering, beta0: Beta, n_steps: int) -> list[Beta]:
     """β_0 .. β_K of a schedule, checked."""
     check_whole("n_steps", n_steps)
+    if not callable(tempering):
+        raise TypeError(f"tempering: expected a function (beta0, k, K), got {tempering!r}")
     start = float(beta0.detach()) if isinstance(beta0, Tensor) else float(beta0)
     if not 0 < start <= 1:
         raise ValueError(f"beta0: expected an inverse temperature in (0, 1], got {start}")

@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from pullback.validation import check_choice, check_whole
+from pullback.validation import check_choice, check_finite, check_tensor, check_whole
 
 Choice = Literal["kmedoids", "kmeans", "random", "all"]
 CHOICES = ("kmedoids", "kmeans", "random", "all")
@@ -41,6 +41,7 @@ def select_centroids(
         torch.Size([2, 1])
     """
     check_choice("method", method, CHOICES)
+    check_tensor("x", x)
     if method == "all":
         return x
     _check_count(x, n)
@@ -71,6 +72,7 @@ def central_rows(x: Num[Tensor, "n *shape"], n: int, *, random_state: Any = None
 
 def _centres(x: Tensor, n: int, random_state: Any) -> tuple[np.ndarray, np.ndarray]:
     """Rows as flat float64, and their centres."""
+    check_finite("x", x.flatten(1))
     flat = x.reshape(len(x), -1).cpu().numpy().astype(np.float64)
     distinct = min(n, len(np.unique(flat, axis=0)))
     return flat, KMeans(distinct, n_init="auto", random_state=random_state).fit(flat).cluster_centers_

@@ -11,16 +11,16 @@ from torch import Tensor
 
 from pullback.draws import source_of
 from pullback.dynamics import Flow, ModelPotential, quadratic_tempering, spherical_logprior, tempered_flow
-from pullback.dynamics.leapfrog import Backprop
-from pullback.dynamics.place import Method, MomentumLogPrior
+from pullback.dynamics.leapfrog import Backprop, check_options
+from pullback.dynamics.place import METHODS, Method, MomentumLogPrior
 from pullback.dynamics.potential import LogPrior
-from pullback.dynamics.tempering import Tempering
+from pullback.dynamics.tempering import Tempering, schedule
 from pullback.models import marginal
 from pullback.models.autoencoder import Evaluation
 from pullback.models.elbo import LOG_PROPOSAL, LOG_TARGET, Elbo, check_weights, log_proposal, log_target
 from pullback.models.marginal import LogLikelihood
 from pullback.models.vae import VAE, GaussianPosterior
-from pullback.validation import check_positive, check_whole
+from pullback.validation import check_choice, check_positive, check_whole
 
 FLOW_ROWS = 4096
 """Rows that flow at a time where nothing is trained."""
@@ -68,9 +68,13 @@ class FlowModel(VAE):
         gradient: Method = "closed",
         backprop: Backprop = "exact",
     ):
+        if not isinstance(vae, VAE):
+            raise TypeError(f"vae: expected a pullback.models.VAE, got {type(vae).__name__}")
         super().__init__(vae.encoder, vae.decoder, vae.likelihood, latent_dim=vae.latent_dim)
-        check_whole("n_steps", n_steps)
+        schedule(tempering, beta0, n_steps)
         check_whole("fixed_point_steps", fixed_point_steps)
+        check_options(fixed_point_steps, tolerance, backprop)
+        check_choice("gradient", gradient, METHODS)
         check_positive("step_size", step_size)
         self.n_steps, self.fixed_point_steps = n_steps, fixed_point_steps
         self.tempering, self.tolerance = tempering, tolerance

@@ -14,6 +14,7 @@ from pullback.metrics import EuclideanMetric
 from pullback.models.elbo import Elbo
 from pullback.models.flow_model import FlowModel, flow_elbo
 from pullback.models.vae import VAE
+from pullback.validation import check_points
 
 
 class HVAE(FlowModel):
@@ -106,6 +107,7 @@ def potential_energy(
         >>> potential_energy(vae, torch.zeros(3, 2), torch.zeros(3, 2)).shape
         torch.Size([3])
     """
+    check_points("z", z, model.latent_dim, finite=False)
     return ModelPotential(model.decode, model.likelihood, x, position_logprior)(z)
 
 
@@ -130,6 +132,7 @@ def potential_energy_gradient(
         >>> potential_energy_gradient(vae, torch.zeros(3, 2), torch.zeros(3, 2)).shape
         torch.Size([3, 2])
     """
+    check_points("z", z, model.latent_dim, finite=False)
     return hamiltonian_gradient(
         z,
         torch.zeros_like(z),

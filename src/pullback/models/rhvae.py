@@ -15,7 +15,7 @@ from pullback.metrics import CentroidMetric
 from pullback.models.elbo import Elbo
 from pullback.models.flow_model import FlowModel, flow_elbo
 from pullback.models.vae import VAE
-from pullback.validation import check_choice, check_positive
+from pullback.validation import check_choice, check_finite, check_positive, check_tensor
 
 logger = logging.getLogger(__name__)
 
@@ -68,13 +68,15 @@ class RHVAE(FlowModel):
         **options: Any,
     ):
         super().__init__(vae, **options)
-        d, n = self.latent_dim, len(centroids_data)
+        d, n = self.latent_dim, len(check_tensor("centroids_data", centroids_data))
         wide = math.sqrt(d) if temperature is None else temperature
         check_positive("temperature", wide)
         check_positive("regularization", regularization)
         check_choice("reduction", reduction, ("mean", "sum"))
         if n == 0:
             raise ValueError("centroids_data: expected at least one row, got none")
+        check_finite("centroids_data", centroids_data)
+        check_network(metric_network, centroids_data, d)
         self.metric_network = metric_network
         self.reduction: Literal["mean", "sum"] = reduction
         self.adapt_step_size = adapt_step_size
@@ -166,6 +168,23 @@ class RHVAE(FlowModel):
         )
 
 
+@torch.no_grad()
+def check_network(network: object, x: Tensor, d: int) -> None:
+    """Raise unless a network makes matrices ``(n, d, d)`` of rows."""
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"metric_network: expected a torch.nn.Module, got {type(network).__name__}")
+    found = network(x[:1])
+    if not isinstance(found, Tensor) or tuple(found.shape[1:]) != (d, d):
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(f"metric_network: expected (n, {d}, {d}) for latent_dim={d}, got {got}")
+
+
+def check_model(model: object) -> None:
+    """Raise ``TypeError`` unless this is a model with a learned metric."""
+    if not isinstance(model, RHVAE):
+        raise TypeError(f"model: expected a pullback.models.RHVAE, got {type(model).__name__}")
+
+
 def update_metric(model: RHVAE) -> CentroidMetric:
     """The learned metric of the present networks, with gradients to encoder and metric network.
 
@@ -176,6 +195,7 @@ def update_metric(model: RHVAE) -> CentroidMetric:
         >>> update_metric(model).factors.requires_grad
         True
     """
+    check_model(model)
     data = model.centroids_data
     return model._metric(model.encode(data), model.metric_network(data))
 
@@ -283,6 +303,9 @@ def training_step(
         >>> training_step(model, torch.ones(3, 5), torch.optim.Adam(model.parameters())).step_size
         0.01
     """
+    check_model(model)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"optimizer: expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
     while True:
         if loss is None:
             bound = riemannian_hamiltonian_elbo(model, x, x_out, generator=generator, return_outputs=True)
