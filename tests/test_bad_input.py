@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import pullback as pb
+from bad_flows import FLOW_CASES
 
 NAN, INF = float("nan"), float("inf")
 POINTS = torch.zeros(4, 2)
@@ -343,6 +344,9 @@ ON_FITTED: list[Case] = [
 ]
 
 
+CASES += FLOW_CASES
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
 @pytest.mark.usefixtures("as_users_run")
 def test_bad_input(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,4 +372,7 @@ def test_bad_input_of_a_fitted_model(
 def test_every_public_function_is_in_the_table() -> None:
     named = {case[0].split(":")[0] for case in CASES + ON_FITTED}
     functions = {name for name in pb.__all__ if inspect.isfunction(getattr(pb, name))}
+    functions |= {name for name in pb.dynamics.__all__ if inspect.isfunction(getattr(pb.dynamics, name))}
     assert functions <= named
+    assert {"FlowModel", "FlowOutput", "MetricNetwork", "MetricParts", "TrainingStep", "Elbo"} <= named
+    assert {"Flow", "LeapfrogStep", "ModelPotential", "Potential"} <= named
