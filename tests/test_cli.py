@@ -145,9 +145,63 @@ def test_sample_is_repeatable(run: Path, tmp_path: Path) -> None:
     for name in ("a.csv", "b.csv"):
         assert main(["sample", str(run), "-o", str(tmp_path / name), "-n", "7", "--seed", "3"]) == 0
     first = pd.read_csv(tmp_path / "a.csv")
-    assert list(first.columns) == ["z1", "z2", *[f"gene{i}" for i in range(5)]]
+    assert list(first.columns) == ["z1", "z2", "log_density", *[f"gene{i}" for i in range(5)]]
     assert len(first) == 7
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    noisy = ["sample", str(run), "-o", str(tmp_path / "c.csv"), "-n", "7", "--seed", "3"]
+    assert main([*noisy, "--observe", "sample"]) == 0
+    third = pd.read_csv(tmp_path / "c.csv")
+    assert third["z1"].equals(first["z1"])
+    assert not third["gene0"].equals(first["gene0"])
+
+
+@pytest.fixture(scope="module")
+def curved(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a Riemannian VAE."""
+    out = tmp_path_factory.mktemp("runs") / "curved"
+    words = ["fit", str(table), "--out", str(out), "--label", "kind", "--id", "cell", "--quiet", *QUICK]
+    assert main([*words, "--model", "rhvae", "--set", "metric_hidden=[8]", "--no-report"]) == 0
+    return out
+
+
+def test_sample_by_every_method(
+    curved: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    model = pb.load(curved)
+    for method, words in (
+        ("posterior", ["--data", str(table)]),
+        ("volume", ["--set", "n_steps=20", "--set", "support=box"]),
+    ):
+        out = tmp_path / f"{method}.parquet"
+        arguments = ["sample", str(curved), "-o", str(out), "-n", "5", "--method", method, *words, "--json"]
+        assert main(arguments) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert (said["rows"], said["method"]) == (5, method)
+        found = pd.read_parquet(out)
+        np.testing.assert_allclose(
+            model.inverse_transform(found[["z1", "z2"]].to_numpy()),
+            found[[f"gene{i}" for i in range(5)]].to_numpy(),
+            rtol=1e-6,
+        )
+        assert np.isfinite(found["log_density"]).all()
+        if method == "posterior":
+            assert list(found["from"]) == [f"cell{i}" for i in range(5)]
+        else:
+            assert 0 < said["acceptance"] <= 1
+            assert isinstance(said["converged"], bool)
+            assert said["message"]
+
+
+def test_sample_says_where_chains_did_not_converge(
+    curved: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = ["sample", str(curved), "-o", str(tmp_path / "a.npz"), "--method", "volume", "--set", "n_steps=2"]
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    assert "converged: False" in shown.out
+    assert "raise n_steps" in shown.out
+    assert shown.err == ""
+    assert set(np.load(tmp_path / "a.npz")) == {"z", "log_density", *[f"gene{i}" for i in range(5)]}
 
 
 def test_geodesic_joins_rows_by_name_and_number(
@@ -271,7 +325,12 @@ def snapshot(folder: Path) -> dict[str, bytes]:
         (["transform", "{run}", "{table}", "-o", "{new}.xyz"], 1, ".csv"),
         (["transform", "{run}", "{table}", "-o", "{new}/no/folder.csv"], 1, "folder"),
         (["sample", "{run}", "-o", "{new}.csv", "-n", "0"], 1, "n_samples"),
-        (["sample", "{run}", "-o", "{new}.csv", "--method", "volume"], 1, "'prior'"),
+        (["sample", "{run}", "-o", "{new}.csv", "--method", "volume"], 1, "'prior', 'posterior'"),
+        (["sample", "{run}", "-o", "{new}.csv", "--method", "posterior"], 2, "--data: expected the rows"),
+        (["sample", "{run}", "-o", "{new}.csv", "--data", "{table}"], 2, "--method prior draws without data"),
+        (["sample", "{run}", "-o", "{new}.csv", "--observe", "both"], 2, "'mean', 'sample'"),
+        (["sample", "{run}", "-o", "{new}.csv", "--set", "n_steps=3"], 1, "options: expected none"),
+        (["sample", "{run}", "-o", "{new}.xyz"], 1, ".csv"),
         (["geodesic", "{run}", "-o", "{new}.csv", "--pair", "0:99"], 2, "'99'"),
         (["geodesic", "{run}", "-o", "{new}.csv", "--pair", "0-1"], 2, "FROM:TO"),
         (["geodesic", "{run}", "-o", "{new}.csv", "--pair", "0:1", "--nodes", "4"], 1, "nodes"),

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 import pullback as pb
+from pullback.data.output import check_table_path
 from pullback.run_folder import (
     REPORT_FILE,
     check_folder,
@@ -30,13 +31,13 @@ from pullback.run_options import make_estimator, parse_options, read_config
 from pullback.run_paths import (
     check_outputs,
     draw,
-    feature_columns,
     node_columns,
     share_columns,
     solve_pairs,
     summaries,
     write_figure,
 )
+from pullback.run_sampling import draw_samples, facts, sample_columns
 
 app = typer.Typer(
     name="pullback",
@@ -47,7 +48,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Model = Literal["vae", "autoencoder"]
+Model = Literal["vae", "autoencoder", "hvae", "rhvae"]
+DEMO_MODEL: Model = "vae"
 Family = Literal["gaussian", "bernoulli", "poisson", "negative_binomial", "categorical"]
 Scale = Literal["auto", "global", "standard", "minmax", "maxabs", "center", "none"]
 
@@ -139,7 +141,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the model, codes and report.")] = Path(
         "pullback-demo"
     ),
-    model: Annotated[Model, typer.Option(help="Kind of model.")] = "vae",
+    model: Annotated[Model, typer.Option(help="Kind of model.")] = DEMO_MODEL,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -318,17 +320,39 @@ def sample(
         Path, typer.Option("--out", "-o", help="Table of samples (.csv .parquet .npy .json ...).")
     ],
     number: Annotated[int, typer.Option("--number", "-n", help="How many samples.")] = 100,
-    method: Annotated[str, typer.Option(help="How to draw latents; this version: prior.")] = "prior",
+    method: Annotated[
+        str, typer.Option(help="How to draw latents: prior, posterior, and with rhvae volume or rhmc.")
+    ] = "prior",
+    data: Annotated[
+        str | None,
+        typer.Option(help="Rows whose posterior is sampled (posterior, rhmc): a file or data:NAME."),
+    ] = None,
+    observe: Annotated[
+        Literal["mean", "sample"], typer.Option(help="Expected rows, or with the noise of the likelihood.")
+    ] = "mean",
     seed: Annotated[int, typer.Option(help="Makes the draw repeatable.")] = 0,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Option of the sampler (volume, rhmc), NAME=VALUE; may be repeated."),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Draw new rows from a trained model."""
-    model, _ = open_run(run)
-    drawn = model.sample(number, method=method, random_state=seed)
-    columns = {"z": drawn.z, **feature_columns(model, drawn.x)}
-    pb.data.write_table(out, columns, overwrite=overwrite)
-    _done(as_json, out=str(out), rows=number, method=method)
+    """Draw new rows from a trained model: latent points, their log-density, decoded features."""
+    check_table_path(out, overwrite=overwrite)
+    model, record = open_run(run)
+    drawn, origin = draw_samples(
+        model,
+        record,
+        number,
+        method=method,
+        observe=observe,
+        data=data,
+        seed=seed,
+        options=parse_options(option or []),
+    )
+    pb.data.write_table(out, sample_columns(model, drawn, origin), overwrite=overwrite)
+    _done(as_json, **facts(out, method, drawn))
 
 
 @app.command()
@@ -350,7 +374,7 @@ def geodesic(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Shortest paths of the decoder's metric between rows of the training data, each with its certificate."""
+    """Shortest paths of the model's metric between rows of the training data, each with its certificate."""
     check_outputs(out, shares, figure, overwrite=overwrite)
     model, record = open_run(run)
     paths = solve_pairs(model, read_codes(run, record), pair, nodes)

@@ -8,7 +8,7 @@ import typer
 
 import pullback as pb
 
-MODELS = {"vae": "VAE", "autoencoder": "Autoencoder"}
+MODELS = {"vae": "VAE", "autoencoder": "Autoencoder", "hvae": "HVAE", "rhvae": "RHVAE"}
 
 
 def make_estimator(model: str, settings: dict[str, Any]) -> Any:
