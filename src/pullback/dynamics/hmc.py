@@ -1,5 +1,6 @@
 """Hamiltonian Monte Carlo with a flat momentum."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -31,19 +32,24 @@ class FlatKernel:
         """So many leapfrog steps; the half kicks between two of them are one kick."""
         z, momentum = state.z, noise - step / 2 * state.gradient
         value = state.value
+        slope = getattr(self.potential, "gradient", None) or self._slope
         lost = torch.zeros_like(value, dtype=torch.bool)
         for k in range(self.n_leapfrog):
             z = torch.addcmul(z, step, momentum)
             # One number tells whether to look at all of them; what is lost must reach no decoder.
-            if not bool(torch.isfinite(z.sum())):
+            if not math.isfinite(z.sum().item()):
                 lost = lost | ~torch.isfinite(z).all(1)
                 z = torch.where(lost.unsqueeze(1), state.z, z)
-            value, gradient = self.potential.value_and_gradient(z)
-            share = -1.0 if k + 1 < self.n_leapfrog else -0.5
-            momentum = torch.addcmul(momentum, step, gradient, value=share)
+            if k + 1 < self.n_leapfrog:
+                momentum = torch.addcmul(momentum, step, slope(z), value=-1)
+        value, gradient = self.potential.value_and_gradient(z)
+        momentum = torch.addcmul(momentum, step, gradient, value=-0.5)
         change = value - state.value + (momentum.square().sum(1) - noise.square().sum(1)) / 2
         inside = None if self.inside is None else self.inside(z)
         return Proposal(State(z, value, gradient), change, lost, inside)
+
+    def _slope(self, z: Tensor) -> Tensor:
+        return self.potential.value_and_gradient(z)[1]
 
 
 def checked_start(potential: Potential, z: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor]:

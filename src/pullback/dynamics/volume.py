@@ -52,6 +52,11 @@ class VolumePotential:
         value, gradient = self._sign * logdet, self._sign * slope
         return (value - spherical_logprior(z), gradient + z) if self._prior else (value, gradient)
 
+    def gradient(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """The gradient alone."""
+        slope = self._volume.gradient(z) if self._volume is not None else self._spared(z)[1]
+        return torch.add(z, slope, alpha=self._sign) if self._prior else self._sign * slope
+
     @property
     def nearest(self) -> Callable[[Tensor], Tensor] | None:
         """The distance to the nearest centroid, where there are any."""
