@@ -17,8 +17,8 @@ from pullback.metrics.centroid import CentroidMetric
 JOINT_DIMENSIONS = 3
 # From this dimension on a distance at a time is quicker than a dimension at a time.
 WIDE = 8
-# |c|², in units of the reach, up to which |u|² + |c|² - 2 u·c loses no more than ε times as much of w.
-COMPACT = 16.0
+# |c|², in units of the reach, up to which |u|² + |c|² - 2 u·c loses so many ε of w and no more.
+COMPACT = 64.0
 # Of one array of points by centroids: a few of them should stay in the cache.
 BLOCK_BYTES = 2**19
 
