@@ -24,6 +24,7 @@ from pullback.models import (
     training_step,
     update_metric,
 )
+from pullback.models.flow_model import flow_elbo
 
 
 def linear_schedule(beta0, k, n_steps):
@@ -193,6 +194,25 @@ def test_log_probability_of_the_noise_is_that_of_the_point():
     q = small().posterior(numbers(3, 4, seed=8))
     noise = numbers(3, 2, seed=9)
     torch.testing.assert_close(q.log_prob_of(noise), q.log_prob(q.sample(noise)), rtol=1e-12, atol=1e-12)
+
+
+def test_path_gradient_leaves_out_a_score_of_mean_zero():
+    model, n = small(h=2), 40_000
+    x, noise = numbers(1, 4, seed=8).expand(n, 4), numbers(n, 4, seed=9)
+    parameters = list(model.encoder.parameters())
+    values, means = [], []
+    for path in (False, True):
+        evaluated = flow_elbo(model, x, noise=noise, path_gradient=path)
+        values.append(evaluated.per_sample)
+        means.append(torch.cat([g.flatten() for g in torch.autograd.grad(evaluated.value, parameters)]))
+    torch.testing.assert_close(*values)
+    q, drawn = model.posterior(x[:1]), noise[:, :2]
+    # what is left out: the gradient of log q(z | x) at fixed z
+    fixed = q.sample(drawn).detach()
+    score = torch.autograd.grad(q.log_prob(fixed).mean(), parameters)
+    score = torch.cat([g.flatten() for g in score])
+    torch.testing.assert_close(means[0], means[1] - score, rtol=1e-9, atol=1e-10)
+    assert 0 < score.abs().max() < 5 / n**0.5
 
 
 def test_weights_are_those_of_the_named_parts():

@@ -53,6 +53,8 @@ class FlowModel(VAE):
         fixed_point_steps: iterations of each implicit step.
         tolerance: of the fixed points; None takes exactly ``fixed_point_steps``.
         gradient, backprop: see `pullback.dynamics.generalized_leapfrog`.
+        path_gradient: train with the gradient that leaves out the score of q(z_0 | x), whose mean is zero:
+            its variance is much lower. The value of the bound is the same.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class FlowModel(VAE):
         tolerance: float | None = None,
         gradient: Method = "closed",
         backprop: Backprop = "exact",
+        path_gradient: bool = True,
     ):
         if not isinstance(vae, VAE):
             raise TypeError(f"vae: expected a pullback.models.VAE, got {type(vae).__name__}")
@@ -79,6 +82,7 @@ class FlowModel(VAE):
         self.n_steps, self.fixed_point_steps = n_steps, fixed_point_steps
         self.tempering, self.tolerance = tempering, tolerance
         self.gradient, self.backprop = gradient, backprop
+        self.path_gradient = path_gradient
         self.register_buffer("step_size", torch.tensor(float(step_size), dtype=torch.float64))
         self.register_buffer("beta0", torch.tensor(float(beta0), dtype=torch.float64))
 
@@ -91,7 +95,7 @@ class FlowModel(VAE):
         return (
             f"n_steps={self.n_steps}, step_size={float(self.step_size):g}, beta0={float(self.beta0):g}, "
             f"tempering={schedule}, fixed_point_steps={self.fixed_point_steps}, tolerance={self.tolerance}, "
-            f"gradient={self.gradient!r}, backprop={self.backprop!r}"
+            f"gradient={self.gradient!r}, backprop={self.backprop!r}, path_gradient={self.path_gradient}"
         )
 
     @property
@@ -179,7 +183,7 @@ class FlowModel(VAE):
 
     def evaluate(self, x: Float[Tensor, "b p"], noise: Float[Tensor, "b e"]) -> Evaluation:
         """Loss terms, the end points of the flow and the posterior means of a batch."""
-        bound = flow_elbo(self, x, noise=noise, return_outputs=True)
+        bound = flow_elbo(self, x, noise=noise, path_gradient=self.path_gradient, return_outputs=True)
         terms, output = bound.terms, bound.outputs
         self.keep(output.flow)
         prior = terms["position"] + terms["momentum"]
@@ -260,6 +264,7 @@ def flow_elbo(
     logq_weights: Sequence[float | int] = (1, 1, 1),
     position_logprior: LogPrior = spherical_logprior,
     momentum_logprior: MomentumLogPrior | None = None,
+    path_gradient: bool = False,
     return_outputs: bool = False,
     **options: Any,
 ) -> Elbo:
@@ -283,7 +288,9 @@ def flow_elbo(
     assert flow.log_likelihood is not None
     fit = flow.log_likelihood if x_out is None else model.likelihood.log_prob(x_out, output.decoder)
     target = log_target(flow, fit, position_logprior=position_logprior, momentum_logprior=momentum_logprior)
-    proposal = log_proposal(flow, output.encoder.log_prob_of(noise[:, : model.latent_dim]))
+    q, drawn = output.encoder, noise[:, : model.latent_dim]
+    posterior = q.path_log_prob(flow.z_init, drawn) if path_gradient else q.log_prob_of(drawn)
+    proposal = log_proposal(flow, posterior)
     terms = {**target, **proposal}
     weights = [*logp_weights, *(-weight for weight in logq_weights)]
     first, *others = zip(weights, terms.values(), strict=True)

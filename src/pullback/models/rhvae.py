@@ -308,7 +308,9 @@ def training_step(
         raise TypeError(f"optimizer: expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
     while True:
         if loss is None:
-            bound = riemannian_hamiltonian_elbo(model, x, x_out, generator=generator, return_outputs=True)
+            bound = riemannian_hamiltonian_elbo(
+                model, x, x_out, generator=generator, path_gradient=model.path_gradient, return_outputs=True
+            )
         else:
             bound = loss(model, x, x_out)
         total, terms = -bound.value, dict(bound.terms)
