@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from pullback.reporting.learned import FlowMeasures
+
 Verdict = Literal["pass", "attention", "fail"]
 
 
@@ -50,6 +52,7 @@ class Measures:
     converged: bool
     message: str
     history_finite: bool
+    flow: FlowMeasures | None = None  # of a model with a learned metric, which then is the one measured
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Diagnosis:
     checks: tuple[Check, ...]
     measures: Measures
     paths: Any = field(default=None, repr=False, compare=False)  # a `Paths`, or None
+    samples: Any = field(default=None, repr=False, compare=False)  # `Samples` of the volume, or None
 
     def __getitem__(self, key: str) -> Check:
         for check in self.checks:
@@ -136,7 +140,11 @@ class Diagnosis:
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """JSON has no infinity and no NaN."""
     return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        name: _plain(value)
+        if isinstance(value, dict)
+        else None
+        if isinstance(value, float) and not math.isfinite(value)
+        else value
         for name, value in values.items()
     }
 

@@ -97,7 +97,8 @@ def _table(rows: list[str]) -> str:
 
 def _note(evidence: Evidence) -> str:
     words = (
-        "Largest over smallest squared length in the data of a step of length one on the map, at each place."
+        f"Largest over smallest squared length {_where(evidence)} of a step of length one on the map, "
+        "at each place."
     )
     if evidence.before is not None:
         words += (
@@ -107,12 +108,19 @@ def _note(evidence: Evidence) -> str:
     return words
 
 
+def _where(evidence: Evidence) -> str:
+    return "by the learned metric" if evidence.learned else "in the data"
+
+
 def _reading(evidence: Evidence) -> str:
     where = "Grey parts hold no data." if evidence.plane.exact else "The dots are samples."
-    words = (
-        "At 1 (pale) a step changes the data by the same amount whatever its direction, and circles on the "
-        f"map are circles in the data; at 4 one direction is twice as long as another. {where}"
+    same = (
+        "changes the data by the same amount whatever its direction, and circles on the map are circles in "
     )
+    same += "the data"
+    if evidence.learned:
+        same = "has the same length by the learned metric whatever its direction"
+    words = f"At 1 (pale) a step {same}; at 4 one direction is twice as long as another. {where}"
     if evidence.before is not None:
         words += (
             " What the penalties gain is the difference of the colours; what they cost is the difference of "

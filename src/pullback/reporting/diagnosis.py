@@ -16,6 +16,7 @@ from pullback.reporting.distances import (
     stability_measures,
 )
 from pullback.reporting.evidence import Evidence, check_model, gather
+from pullback.reporting.learned import SAMPLES, flow_measures, quiet_samples
 from pullback.reporting.measures import (
     active_dims,
     coverage,
@@ -109,6 +110,10 @@ def measure(evidence: Evidence, paths: Paths | None, others: Sequence[Any] = (),
     history = getattr(evidence.model, "history_", {})
     curves = curves_of(history)
     d = z.shape[1]
+    samples = flow = None
+    if evidence.learned:
+        samples = quiet_samples(evidence.model, SAMPLES, "volume", evidence.random_state)
+        flow = flow_measures(evidence.model, evidence.metric, some, samples)
     return judge(
         Measures(
             n_rows=evidence.n,
@@ -135,8 +140,10 @@ def measure(evidence: Evidence, paths: Paths | None, others: Sequence[Any] = (),
             converged=bool(getattr(evidence.model, "converged_", True)),
             message=str(getattr(evidence.model, "message_", "") or ""),
             history_finite=all(bool(np.isfinite(curve.training).all()) for curve in curves),
+            flow=flow,
         ),
         paths,
+        samples,
     )
 
 

@@ -12,6 +12,7 @@ from pullback.plots.arguments import check_labels
 from pullback.plots.field import decades, light_metric, magnification_at, typical
 from pullback.plots.labels import Labels, read_labels
 from pullback.plots.plane import Plane, plane_of
+from pullback.reporting.learned import is_learned
 from pullback.validation import check_whole
 
 MAX_CELLS = 40_000_000
@@ -53,6 +54,11 @@ class Evidence:
     plane: Plane
     random_state: int
     before: Before | None = None
+
+    @property
+    def learned(self) -> bool:
+        """Whether ``metric`` is one that the model has learned, and not that of its decoder."""
+        return is_learned(self.model)
 
     @property
     def shown_codes(self) -> np.ndarray:

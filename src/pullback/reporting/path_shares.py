@@ -4,7 +4,6 @@ from html import escape
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.colors import to_hex
 
 from pullback.geometry import EnergyShares, energy_shares
@@ -12,6 +11,7 @@ from pullback.metrics import as_metric
 from pullback.plots.attribution import ARROWS, Bars, bars_of, signed_picture
 from pullback.plots.style import diverging_colormap
 from pullback.reporting.evidence import Evidence
+from pullback.reporting.learned import decoder_metric
 from pullback.reporting.pairs import Paths
 from pullback.reporting.png import data_uri, shrink
 from pullback.reporting.thumbnails import shorten, standardised
@@ -20,8 +20,11 @@ BARS = 10
 
 
 def shares_along(model: Any, paths: Any, feature_names: tuple[str, ...]) -> EnergyShares:
-    """The energy of paths over the model's features; over latent coordinates where its metric has none."""
-    metric = as_metric(model.metric(dtype=torch.float64))
+    """The energy of paths over the model's features; over latent coordinates where its metric has none.
+
+    Features have shares in the metric that the decoder pulls back, also of paths that another metric found.
+    """
+    metric = as_metric(decoder_metric(model))
     has_features = metric.embedding is not None or getattr(metric, "decoder", None) is not None
     points = getattr(paths, "points", paths).double()
     if not has_features:
@@ -45,13 +48,16 @@ def names_of(shares: EnergyShares) -> tuple[str, ...]:
 
 def shares_reading(evidence: Evidence) -> str:
     """How to read them."""
+    squared = "The squared length of a path"
+    if evidence.learned:
+        squared += ", now by the decoder’s own metric,"
     if evidence.image_shape is not None:
         return (
-            "The squared length of a path is a sum over the pixels, split here exactly: strong colour is "
+            f"{squared} is a sum over the pixels, split here exactly: strong colour is "
             "where the way is long, red where a pixel gets more from start to end, blue where it gets less."
         )
     return (
-        "The squared length of a path is a sum over the features, split here exactly. A bar is red where the "
+        f"{squared} is a sum over the features, split here exactly. A bar is red where the "
         "feature rises from start to end and blue where it falls; its solid part is the net change, the pale "
         "part is way that is taken back."
     )
@@ -64,7 +70,8 @@ def share_blocks(evidence: Evidence, paths: Paths) -> list[str]:
 
 
 def _block(evidence: Evidence, paths: Paths, shares: EnergyShares, i: int) -> str:
-    title = "<h4>What makes the geodesic long</h4>"
+    what = "What changes along the geodesic" if evidence.learned else "What makes the geodesic long"
+    title = f"<h4>{what}</h4>"
     p = shares.values.shape[1]
     if evidence.image_shape is not None and p == int(np.prod(evidence.image_shape)):
         return f'<div class="shares">{title}{_picture(shares, i, evidence.image_shape)}</div>'

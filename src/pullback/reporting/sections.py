@@ -19,7 +19,7 @@ from pullback.reporting.path_figure import path_map
 from pullback.reporting.path_shares import shares_reading
 from pullback.reporting.path_strips import path_strips, path_table
 from pullback.reporting.png import data_uri, shrink
-from pullback.reporting.shape_section import STEPS_READING, shape_section
+from pullback.reporting.shape_section import shape_section, steps_reading
 
 EXAMPLES = 10
 
@@ -49,7 +49,7 @@ def map_sections(evidence: Evidence, diagnosis: Diagnosis) -> tuple[list[Section
         figures["steps"], tick, reading = (
             steps.choice,
             '<div class="tick">{{steps}}</div>',
-            f"{reading} {STEPS_READING}",
+            f"{reading} {steps_reading(evidence)}",
         )
     side = f"<div>{{{{colour}}}}{tick}{_facts(evidence, diagnosis)}</div>"
     body = f'<div class="split">{drawing}{side}</div>'

@@ -19,6 +19,17 @@ STEPS_READING = (
 )
 
 
+LEARNED_STEPS_READING = (
+    "The ellipses, when shown, are steps of one length by the learned metric: long where the data are, short "
+    "away from them; equal circles everywhere would make the ruler right. Dashed ones are larger than drawn."
+)
+
+
+def steps_reading(evidence: Evidence) -> str:
+    """How to read the ellipses."""
+    return LEARNED_STEPS_READING if evidence.learned else STEPS_READING
+
+
 def shape_section(evidence: Evidence, field: Field | None) -> tuple[list[Section], dict[str, UIElement]]:
     """The section, or none where there is nothing to show."""
     shape = shape_of(evidence, field)
@@ -53,7 +64,7 @@ def _note(evidence: Evidence, shape: Shape) -> str:
     if shape.rays.stopped:
         words.append(
             f"{shape.rays.stopped} of {len(shape.rays.points)} could not be followed to their end, because "
-            "the decoder stops changing there or bends too sharply."
+            f"the {'metric' if evidence.learned else 'decoder'} stops changing there or bends too sharply."
         )
     if not evidence.plane.exact:
         words.append(
@@ -64,10 +75,11 @@ def _note(evidence: Evidence, shape: Shape) -> str:
 
 
 def _reading(evidence: Evidence) -> str:
+    where = "by the learned metric" if evidence.learned else "in the data"
     dotted = " A dotted part is not a distance: another way there is shorter." if evidence.plane.exact else ""
     return (
         "On a map true to scale the geodesics would be straight, the lines of equal distance even circles. "
-        f"Where these crowd, a short way on the map is long in the data.{dotted} Red curvature bends like a "
+        f"Where these crowd, a short way on the map is long {where}.{dotted} Red curvature bends like a "
         "ball: geodesics that start side by side come together again. Blue bends like a saddle: they part. "
         "Where the map is strongly coloured no flat picture of these data can keep all distances; white "
         "parts could be drawn true to scale."

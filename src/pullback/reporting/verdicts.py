@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from pullback.reporting.checks import Check, Diagnosis, Measures, Verdict, percent
+from pullback.reporting.flow_verdicts import flow_checks
 
 # The part of geodesics that must be certified before they say anything.
 MOSTLY = 0.75
 
 
-def judge(measures: Measures, paths: Any = None) -> Diagnosis:
+def judge(measures: Measures, paths: Any = None, samples: Any = None) -> Diagnosis:
     """Compare the measured numbers with the thresholds."""
     checks = [
         _reconstruction(measures),
@@ -25,7 +26,9 @@ def judge(measures: Measures, paths: Any = None) -> Diagnosis:
     ]
     if measures.trainings:
         checks.append(_stability(measures))
-    return Diagnosis(tuple(checks), measures, paths)
+    if measures.flow is not None:
+        checks += flow_checks(measures.flow)
+    return Diagnosis(tuple(checks), measures, paths, samples)
 
 
 def _at_most(value: float, good: float, bearable: float) -> Verdict:
@@ -105,6 +108,8 @@ def _condition(m: Measures) -> Check:
         "attention": "some directions are stretched much more than others: use geodesics, not the ruler",
         "fail": "some directions hardly change the data at all: distances on the map mislead",
     }[verdict]
+    if m.flow is not None and verdict == "fail":
+        meaning = "the learned metric hardly sees some directions: distances on the map mislead"
     return Check(
         key="condition",
         name="Metric",
@@ -221,6 +226,8 @@ def _geodesics(m: Measures) -> Check:
         "attention": "those without a certificate are marked below",
         "fail": "the decoder may be folded or rough; the paths below are the best found, not shortest",
     }[verdict]
+    if m.flow is not None and verdict == "fail":
+        meaning = "the learned metric changes too fast; the paths below are the best found, not shortest"
     return Check(
         value=share,
         text=f"{m.geodesics_converged} of {m.geodesics} certified",

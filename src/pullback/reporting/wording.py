@@ -29,6 +29,12 @@ def checks_note(evidence: Evidence, diagnosis: Diagnosis) -> str:
         note += f"; neighbourhoods on {thousands(m.neighbourhood_rows)}"
     if m.metric_rows < shown:
         note += f"; the metric on {thousands(m.metric_rows)}"
+    if evidence.learned:
+        note += (
+            ". Lengths, magnification, geodesics and curvature on this page are those of the metric that the "
+            "model has learned, which is short where the data are; the decoder’s own is "
+            "<code>model.metric('pullback')</code>"
+        )
     return f"{note}."
 
 
@@ -57,6 +63,8 @@ def map_reading(evidence: Evidence) -> str:
         what = "the features in which its decoded values deviate most from the mean"
     hover = f"Every dot is a sample; rest the pointer on it to see {what}."
     stretch = "how much the decoder stretches a small latent square, compared with the typical sample"
+    if evidence.learned:
+        return f"{hover} {_learned_reading(evidence)}"
     if evidence.codes.shape[1] == 1:
         return (
             "The line shows how much the decoder stretches a small latent step, compared with the typical "
@@ -75,6 +83,23 @@ def map_reading(evidence: Evidence) -> str:
     )
 
 
+def _learned_reading(evidence: Evidence) -> str:
+    long = "long away from the centroids of the learned metric and short near them, where the data are"
+    if evidence.codes.shape[1] == 1:
+        return (
+            "The line shows how long a small latent step is by the learned metric, compared with the typical "
+            f"sample (log scale), dotted where there are no data: it is {long}. The height of a dot has no "
+            "meaning."
+        )
+    what = "how large a small latent square is by the learned metric, compared with the typical sample"
+    if not evidence.plane.exact:
+        return f"Coloured by magnification (choose it in the list), the dots show {what}; steps are {long}."
+    return (
+        f"The grey field shows {what}: steps are {long}, so that geodesics keep to the pale ground. Where "
+        "the field fades to white there are no data, and the decoder guesses."
+    )
+
+
 def paths_note(evidence: Evidence, paths: Paths) -> str:
     """Which samples are joined, and which paths could not be certified."""
     labels, count = evidence.labels, len(paths.pairs)
@@ -85,7 +110,8 @@ def paths_note(evidence: Evidence, paths: Paths) -> str:
     tail = ""
     if failed:
         tail = f" {plural(failed, 'path')} could not be certified: {escape(str(paths.geodesic.message))}."
-    return f"{plural(count, 'path')} between {who}. Lengths are measured in what the decoder gives.{tail}"
+    measured = "by the learned metric" if evidence.learned else "in what the decoder gives"
+    return f"{plural(count, 'path')} between {who}. Lengths are measured {measured}.{tail}"
 
 
 def paths_reading(evidence: Evidence) -> str:
@@ -95,6 +121,12 @@ def paths_reading(evidence: Evidence) -> str:
         "A certified path solves the geodesic equation (residual) and does not change on a finer mesh (gap). "
         "Click a row to see its path."
     )
+    if evidence.learned and evidence.codes.shape[1] > 1:
+        return (
+            "The solid path is the shortest way between two samples by the learned metric; the dashed line "
+            "is the ruler's way. A large saving means that the ruler crosses a place that is far from the "
+            f"centroids, and so from the data. The {what} show what is decoded on the way. {certificate}"
+        )
     if evidence.codes.shape[1] == 1:
         return (
             "With one latent dimension both ways run along the same line; each path has a height of its own, "

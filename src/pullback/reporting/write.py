@@ -14,6 +14,7 @@ from pullback.reporting.condition_section import condition_section
 from pullback.reporting.diagnosis import join, measure
 from pullback.reporting.evidence import Evidence, gather
 from pullback.reporting.page import assemble
+from pullback.reporting.samples_section import samples_section
 from pullback.reporting.sections import (
     checks_section,
     map_sections,
@@ -101,14 +102,15 @@ def report(
     found = measure(evidence, join(evidence, n_geodesics)) if diagnosis is None else diagnosis
     sections, figures = map_sections(evidence, found)
     unequal, conditions = condition_section(evidence)
+    drawn, dots = samples_section(evidence, found)
     rebuilt, more = reconstruction_section(evidence)
     training, curves = training_section(evidence, found)
     origin = origin_section(command or _call(model, path), _versions(), _options(model))
     text = assemble(
         title=f"{type(model).__name__}: report on a latent space",
         lead=_lead(evidence),
-        sections=[checks_section(evidence, found), *sections, *unequal, rebuilt, training, origin],
-        figures=figures | conditions | more | curves,
+        sections=[checks_section(evidence, found), *sections, *unequal, *drawn, rebuilt, training, origin],
+        figures=figures | conditions | dots | more | curves,
         footer=f"pullback {__version__}, {datetime.datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
     )
     with atomic_path(path) as temporary:
