@@ -241,6 +241,7 @@ FLOW_CASES: list[tuple[str, Callable[..., Any], type[Exception], str]] = [
     ("RHVAE: reduction", lambda: fit(pb.RHVAE, reduction="max"), ValueError, "'mean', 'sum'"),
     ("RHVAE: metric_hidden",
      lambda: fit(pb.RHVAE, metric_hidden=8), TypeError, "metric_hidden: expected the w"),
+    ("RHVAE: precision", lambda: fit(pb.RHVAE, precision="bf16-mixed"), ValueError, "precision: exp"),
     ("RHVAE: backprop", lambda: fit(pb.RHVAE, backprop="fast"), ValueError, "'exact', 'truncated'"),
     ("RHVAE: fixed points", lambda: fit(pb.RHVAE, fixed_point_steps=0), ValueError, "fixed_point_steps: exp"),
     ("RHVAE: step_size", lambda: fit(pb.RHVAE, step_size=0.0), ValueError, "step_size: expected a finite"),

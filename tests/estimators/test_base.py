@@ -20,11 +20,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from pullback import VAE, Autoencoder
+from pullback import HVAE, RHVAE, VAE, Autoencoder
 from pullback.estimators import evaluation, scaling
 from pullback.models import MLP, Bernoulli, Categorical, ConvEncoder, Gaussian, Poisson
 
 BOTH = pytest.mark.parametrize("cls", [Autoencoder, VAE])
+ALL = pytest.mark.parametrize("cls", [Autoencoder, VAE, HVAE, RHVAE])
 TINY = {"hidden": (8,), "max_epochs": 2, "progress": False, "random_state": 0}
 
 
@@ -40,7 +41,7 @@ def as_anndata(x: np.ndarray) -> anndata.AnnData:
 # --- forms of input -----------------------------------------------------------------------------------------
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize(
     "form", [np.asarray, torch.from_numpy, np.ndarray.tolist, pd.DataFrame, sparse.csr_array, as_anndata]
 )
@@ -52,7 +53,7 @@ def test_every_form_of_input_gives_the_same_bits(cls, form, X: np.ndarray) -> No
     assert model.score(form(X)) == wanted.score(X)
 
 
-@BOTH
+@ALL
 def test_precision_follows_the_data(cls, X: np.ndarray, dtype: torch.dtype) -> None:
     name = str(dtype).removeprefix("torch.")
     model = cls(2, **TINY).fit(X.astype(name))
@@ -83,7 +84,7 @@ def test_sparse_data_are_never_dense_as_a_whole(cls, monkeypatch: pytest.MonkeyP
     assert peak < 6e6
 
 
-@BOTH
+@ALL
 def test_chunks_do_not_change_results(cls, X: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     model = cls(2, **TINY).fit(X)
     whole = model.transform(X), model.score_samples(X), model.inverse_transform(model.embedding_)
@@ -392,7 +393,7 @@ def test_wrong_data_are_refused(cls, bad: object, message: str) -> None:
         cls(1, **TINY).fit(bad)
 
 
-@BOTH
+@ALL
 def test_single_rows_and_single_columns(cls, X: np.ndarray) -> None:
     model = cls(2, **TINY).fit(X[:, :1])
     assert model.transform(X[:1, :1]).shape == (1, 2)
@@ -428,7 +429,7 @@ def test_scaling_is_undone(cls, X: np.ndarray) -> None:
         np.testing.assert_allclose(model.inverse_transform(model.embedding_), wanted, rtol=1e-12)
 
 
-@BOTH
+@ALL
 def test_the_score_is_stated_in_data_units(cls, X: np.ndarray) -> None:
     likelihood = Gaussian(1.0)
     model = cls(2, **TINY, likelihood=likelihood).fit(X)
@@ -490,7 +491,7 @@ def test_unknown_metrics_and_methods_are_refused(cls, X: np.ndarray, as_users_ru
 # --- other likelihoods --------------------------------------------------------------------------------------
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial"])
 @pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
 def test_counts(cls, likelihood: str, form) -> None:
@@ -613,7 +614,7 @@ class Follows(nn.Module):
         return {"follows": (self.slope * z[:, 0] - quantities[:, 0]).square().mean()}
 
 
-@BOTH
+@ALL
 def test_penalties_and_partitions_join_the_objective(cls, X: np.ndarray) -> None:
     partition = Follows()
     model = cls(2, **TINY, penalties=[Size()], partition=partition)

@@ -57,7 +57,7 @@ def test_two_processes_fit_the_model_of_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("cls", [pb.Autoencoder, pb.VAE])
+@pytest.mark.parametrize("cls", [pb.Autoencoder, pb.VAE, pb.HVAE, pb.RHVAE])
 def test_a_gpu_fits_the_model_of_the_cpu(cls, tmp_path: Path) -> None:
     here, there = (cls(2, **TINY, device=device).fit(X) for device in ("cpu", "cuda"))
     np.testing.assert_allclose(there.embedding_, here.embedding_, rtol=1e-6, atol=1e-8)

@@ -19,6 +19,7 @@ from pullback.estimators.variational import VariationalModel, check_data
 from pullback.inputs import Table
 
 LEAST_COVERAGE = 0.05
+PRECISIONS = (None, "32-true", "64-true")
 
 
 class RHVAE(VariationalModel):
@@ -180,6 +181,11 @@ class RHVAE(VariationalModel):
         self.random_state = random_state
 
     def _before_building(self, table: Table, seed: int) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision: expected one of {', '.join(map(repr, PRECISIONS))}, in which a metric can be "
+                f"factorised, got {self.precision!r}"
+            )
         self.centroids_data_ = choose_anchors(self, table, seed)
 
     def _assemble(self, vae: models.VAE, generator: torch.Generator) -> nn.Module:
