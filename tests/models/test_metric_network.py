@@ -58,6 +58,12 @@ def test_weights_come_from_the_generator():
     assert one.diagonal.bias.abs().max() == 0
 
 
+@pytest.mark.parametrize("d", [1, 3])
+def test_identity_start(d):
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(MetricNetwork(4, d, init="identity")(x), torch.eye(d).expand(5, d, d))
+
+
 def test_a_head_that_counts_the_diagonal_is_refused():
     network = MetricNetwork(4, 5)
     network.lower = nn.Linear(128, 15)

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pullback.linalg import lower_triangular
 from pullback.models.blocks import Activation, make_activation
-from pullback.validation import check_positive, check_whole
+from pullback.validation import check_choice, check_positive, check_whole
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,10 @@ class MetricNetwork(nn.Module):
         output_activation: after the heads, before exp; None for none.
         trunk: any module with rows as output in place of the hidden layers, such as a convolutional network.
         max_log_diagonal: bound of the exponents; exp(h)² overflows float32 at h > 44.
-        generator: source of the initial weights (Glorot uniform; biases are 0); None is PyTorch's own.
+        init: of the heads: "glorot" uniform, or "identity", weights of 0, so that all M start as I and no
+            centroid outweighs the others. Layers of the trunk that is made here are Glorot uniform, and all
+            biases are 0.
+        generator: source of the initial weights; None is PyTorch's own.
     Raises:
         ValueError: as many activations as there are not hidden layers, or heads of another width.
     Example:
@@ -64,12 +67,14 @@ class MetricNetwork(nn.Module):
         *,
         trunk: nn.Module | None = None,
         max_log_diagonal: float = 8.0,
+        init: Literal["glorot", "identity"] = "glorot",
         generator: torch.Generator | None = None,
     ):
         super().__init__()
         check_whole("in_features", in_features)
         check_whole("latent_dim", latent_dim)
         check_positive("max_log_diagonal", max_log_diagonal)
+        check_choice("init", init, ("glorot", "identity"))
         several = isinstance(activation, Sequence) and not isinstance(activation, str)
         activations = list(activation) if several else [activation] * len(hidden)  # type: ignore[call-overload]
         if len(activations) != len(hidden):
@@ -91,6 +96,9 @@ class MetricNetwork(nn.Module):
         )
         self.diagonal = _glorot(width, latent_dim, generator)
         self.lower = _glorot(width, latent_dim * (latent_dim - 1) // 2, generator)
+        if init == "identity":
+            nn.init.zeros_(self.diagonal.weight)
+            self.lower.weight.data.zero_()
 
     def parts(self, x: Float[Tensor, "n p"]) -> MetricParts:
         """Diagonal and lower entries of L.
