@@ -209,7 +209,7 @@ def test_volume_samples_stay_within_reach_and_say_how_it_went(fitted: RHVAE) -> 
 
 
 def test_chains_that_did_not_converge_warn(fitted: RHVAE) -> None:
-    with pytest.warns(ConvergenceWarning, match="method='volume': fewer than 4 draws"):
+    with pytest.warns(ConvergenceWarning, match="method='volume': .*(fewer than 4 draws|never moved)"):
         samples = fitted.sample(3, method="volume", options={"n_steps": 2}, random_state=0)
     assert not samples.diagnostics["converged"]
     assert samples.diagnostics["r_hat"] is None
@@ -218,7 +218,7 @@ def test_chains_that_did_not_converge_warn(fitted: RHVAE) -> None:
 @pytest.mark.usefixtures("quick")
 def test_rhmc_of_a_row_draws_from_its_posterior(X: np.ndarray, fitted: RHVAE) -> None:
     """Against moments by quadrature of p(x | z) N(z; 0, I)."""
-    options = {"n_steps": 40, "n_leapfrog": 5, "step_size": 0.3, "warmup": 0, "tolerance": 1e-6}
+    options = {"n_steps": 40, "n_leapfrog": 10, "step_size": 0.3, "warmup": 0, "tolerance": 1e-6}
     samples = fitted.sample(600, method="rhmc", X=X[:2], random_state=0, options=options)
     assert samples.diagnostics["rows"][:3].tolist() == [0, 1, 0]
     axis = torch.linspace(-6, 6, 201, dtype=torch.float64)
