@@ -92,8 +92,8 @@ def make_metric_network(
     """Network from data to factors of a learned metric: convolutions for images, else an MLP with ReLU."""
     shape = options.convolved
     if shape is None or not hidden:
-        return MetricNetwork(n_features, latent_dim, hidden, generator=generator)
+        return MetricNetwork(n_features, latent_dim, hidden, init="identity", generator=generator)
     width = hidden[-1]
     convolutions = ConvEncoder(shape, width, hidden=(), generator=generator, **options.styles())
     trunk = nn.Sequential(convolutions, make_activation(options.activation))
-    return MetricNetwork(width, latent_dim, trunk=trunk, generator=generator)
+    return MetricNetwork(width, latent_dim, trunk=trunk, init="identity", generator=generator)
