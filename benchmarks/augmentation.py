@@ -45,7 +45,7 @@ def fit_vae(x: Tensor, seed: int) -> VAE:
 
 
 def fit_rhvae(x: Tensor, seed: int) -> RHVAE:
-    model = RHVAE(plain(2, seed), metric_network(2, seed), x)
+    model = RHVAE(plain(2, seed), metric_network(2, seed, "identity"), x, backprop="truncated")
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(STEPS):
         training_step(model, x, optimizer)
