@@ -5,6 +5,7 @@ More chains run than are asked for where few are: R̂ and the effective sample s
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def posterior_draws(
     used = int(rows.max()) + 1
     per_row = max(CHAINS_PER_ROW, -(-len(rows) // used))
     options = RHMC | dict(options)
-    parts, failures = [], []
+    parts, judged, failures = [], [], []
     for part in chunk_slices(used, per_row * max(x.shape[1], WIDEST_LAYER)):
         data = x[part].repeat_interleave(per_row, dim=0)
         q = model.posterior(data)
@@ -90,15 +91,17 @@ def posterior_draws(
         chains = sample_rhmc(
             potential, metric, q.sample(noise), generator=generator, keep_draws=True, **options
         )
-        parts.append(chains)
-        failures += _failures(chains, per_row, int(options["n_steps"]), first=part.start)
+        found = _by_row(chains, per_row)
+        judged += found
+        failures += _failures(chains, found, per_row, int(options["n_steps"]), first=part.start)
+        # judged, the past of the chains is not needed any more, and of many rows it would be large
+        parts.append(replace(chains, draws=None))
     # Chain c of row r stands at r per_row + c; the draws take the rows in turn.
     order = torch.from_numpy(rows * per_row + np.arange(len(rows)) // used)
 
     def chosen(name: str) -> Tensor:
         return torch.cat([getattr(chains, name) for chains in parts])[order.to(parts[0].z.device)]
 
-    judged = [found for chains in parts for found in _by_row(chains, per_row)]
     diagnostics = {
         name: chosen(name).cpu().numpy() for name in ("acceptance", "divergences", "step_size")
     } | {"chains": used * per_row, "r_hat": None, "effective_sample_size": None}
@@ -126,10 +129,11 @@ def _by_row(chains: Chains, per_row: int) -> list[tuple[Tensor, Tensor]]:
     return [(effective_sample_size(part), split_r_hat(part)) for part in parts]
 
 
-def _failures(chains: Chains, per_row: int, n_steps: int, *, first: int) -> list[tuple[int, str]]:
+def _failures(
+    chains: Chains, judged: list[tuple[Tensor, Tensor]], per_row: int, n_steps: int, *, first: int
+) -> list[tuple[int, str]]:
     """Rows whose chains cannot be trusted, and why."""
     found = []
-    judged = _by_row(chains, per_row)
     for i, own in enumerate(_of_rows(chains, per_row)):
         assert chains.draws is not None
         ess, r_hat = judged[i] if judged else (None, None)
