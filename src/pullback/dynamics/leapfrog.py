@@ -246,9 +246,11 @@ def generalized_leapfrog(
     )
 
 
-def check_options(max_iterations: int, tolerance: float | None, backprop: str) -> None:
+def check_options(
+    max_iterations: int, tolerance: float | None, backprop: str, *, name: str = "max_iterations"
+) -> None:
     """Raise ``ValueError`` for options of fixed points that are none."""
-    check_whole("max_iterations", max_iterations)
+    check_whole(name, max_iterations)
     check_choice("backprop", backprop, ("exact", "truncated"))
     if tolerance is not None:
         check_positive("tolerance", tolerance)

@@ -203,7 +203,7 @@ def tempered_flow(
         (torch.Size([1, 2]), 1.0)
     """
     check_points("z0", z0, finite=False)
-    check_options(fixed_point_steps, tolerance, backprop)
+    check_options(fixed_point_steps, tolerance, backprop, name="fixed_point_steps")
     check_step_size(step_size, z0)
     betas = schedule(tempering, beta0, n_steps)
     if noise is None:
