@@ -286,6 +286,15 @@ def test_divergence_is_a_warning_with_advice_and_a_usable_model(cls, X: np.ndarr
     assert np.isfinite(model.transform(X)).all()
 
 
+def test_a_failure_in_the_first_epoch_leaves_a_usable_model(X: np.ndarray) -> None:
+    for cls in (VAE, RHVAE):
+        model = cls(2, **TINY | {"lr": 1e30, "gradient_clip": None, "batch_size": 8})
+        with pytest.warns(ConvergenceWarning, match="in epoch 1; the weights are the initial ones"):
+            model.fit(X)
+        assert (model.n_epochs_, model.best_epoch_, model.converged_) == (0, 0, False)
+        assert np.isfinite(model.transform(X)).all()
+
+
 @BOTH
 def test_ctrl_c_returns_the_best_model_so_far(cls, X: np.ndarray) -> None:
     model = cls(2, **TINY | {"max_epochs": 10**6, "patience": None})

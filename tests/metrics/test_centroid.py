@@ -9,6 +9,7 @@ import torch
 from metric_cases import centroids, numbers
 from pullback.geometry import curve_length, geodesic, magnification
 from pullback.metrics import CentroidMetric, EuclideanMetric
+from pullback.metrics.centroid_volume import CentroidVolume
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "rhvae.npz", allow_pickle=False)
 
@@ -170,10 +171,30 @@ def test_one_bad_point_spoils_no_other():
     assert torch.isnan(seen[1]).all()
 
 
+@pytest.mark.parametrize("d", [1, 2, 3, 9])
+@pytest.mark.parametrize("option", ["temperature", "regularization"])
+def test_the_smallest_reach_and_floor_are_defined(d, option, dtype):
+    """At a centroid and far from all of them."""
+    settings = {"temperature": 1.0, "regularization": 1e-2} | {option: 1.2e-19}
+    metric = CentroidMetric(numbers(5, d, dtype=dtype), torch.eye(d, dtype=dtype).expand(5, d, d), **settings)
+    z = torch.cat([metric.centroids, torch.full((1, d), 60.0, dtype=dtype)])
+    here = metric.local(z)
+    for value in (
+        *(f(z) for f in (metric.tensor, metric.logdet, metric.derivative, metric.logdet_gradient)),
+        metric.kinetic_gradient(z, z),
+        *(here.inverse, here.logdet, here.rest_gradient, here.momentum(torch.ones_like(z))),
+        CentroidVolume(metric)(z)[0],
+    ):
+        assert bool(torch.isfinite(value).all())
+    torch.testing.assert_close(here.logdet, metric.logdet(z))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"temperature": 0.0}, "temperature: expected a finite number > 0, got 0.0"),
+        ({"temperature": 1e-20}, r"temperature: expected at least 1.1e-19 in torch.float32, got 1e-20"),
+        ({"regularization": 1e-20}, r"regularization: expected at least 1.1e-19 in torch.float32"),
         ({"regularization": -1.0}, "regularization: expected a finite number > 0"),
         ({"reduction": "max"}, "reduction: expected one of 'mean', 'sum', got 'max'"),
         ({"centroids": torch.full((4, 2), torch.nan)}, "centroids: expected finite numbers"),

@@ -183,6 +183,9 @@ def test_metric_at_the_recorded_points(name, phase):
     torch.testing.assert_close(q.mean, case[f"{phase}/mu"], **close)
     torch.testing.assert_close(2 * q.log_std, case[f"{phase}/log_var"], **close)
     torch.testing.assert_close(q.sample(case[f"{phase}/eps0"]), case[f"{phase}/z0"], **close)
+    output = case.potential().at(z).output
+    decoded = output.sigmoid() if case.settings[-1] else output
+    torch.testing.assert_close(decoded, case[f"{phase}/recon_x"], **close)
     if phase == "train":
         torch.testing.assert_close(network(x), case["train/metric_L"], **close)
     else:
@@ -270,7 +273,7 @@ def test_truncated_gradients_are_named_and_differ():
 
 
 def test_output_and_reconstruction_are_of_the_end_of_the_flow():
-    model, x = small(), numbers(3, 4, seed=8)
+    model, x = small().eval(), numbers(3, 4, seed=8)
     output = model(x)
     torch.testing.assert_close(output.decoder, model.decoder(output.flow.z_final))
     again = model(x)
@@ -306,6 +309,58 @@ def test_learning_lowers_the_loss():
     assert losses[-1] < losses[0] - 0.3
 
 
+def test_no_two_steps_see_the_same_noise():
+    """A bound whose noise never changes is fitted to that noise."""
+    x = numbers(8, 4, seed=8)
+    before = torch.get_rng_state()
+    runs = []
+    for _ in range(2):
+        model = small()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        losses = [training_step(model, x, optimizer).loss for _ in range(3)]
+        losses += [model.loss(x).item() for _ in range(2)]
+        assert len(set(losses)) == 5
+        runs.append(losses)
+    assert runs[0] == runs[1]
+    model.eval()
+    assert model.loss(x).item() == model.loss(x).item()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_is_not_finite_changes_no_weight():
+    model, x = small(), numbers(8, 4, seed=8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    step = training_step(model, x * torch.nan, optimizer)
+    assert math.isnan(step.loss)
+    assert math.isinf(step.residual)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    # the metric of broken networks is no error within the bound, and one for whoever asks for it
+    with torch.no_grad():
+        model.metric_network.diagonal.bias.fill_(torch.nan)
+    assert math.isnan(model.loss(x).item())
+    with pytest.raises(ValueError, match="factors: expected finite"):
+        update_metric(model)
+
+
+def test_evaluation_begins_with_the_present_metric():
+    model, x = small(), numbers(8, 4, seed=8)
+    model.loss(x).backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    fresh = update_metric(model)
+    assert not torch.equal(model.centroids, fresh.centroids)
+    model.eval()
+    torch.testing.assert_close(model.metric().centroids, fresh.centroids)
+    torch.testing.assert_close(model.metric().factors, fresh.factors)
+    # what is given in evaluation stays
+    model.update_metric_(
+        CentroidMetric(0 * fresh.centroids, fresh.factors, temperature=1.0, regularization=0.1)
+    )
+    model.eval()
+    assert model.centroids.abs().max() == 0
+
+
 def test_regularizer_and_own_loss():
     model, x = small(), numbers(8, 4, seed=8)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
@@ -313,14 +368,17 @@ def test_regularizer_and_own_loss():
     def spread(outputs, power):
         return outputs.flow.z_final.abs().pow(power).mean()
 
-    plain = training_step(model, x, optimizer)
-    step = training_step(
-        model, x, optimizer, regularizer=spread, regularizer_strength=3.0, regularizer_kwargs={"power": 2}
-    )
+    def drawn():
+        return torch.Generator().manual_seed(5)
+
+    plain = training_step(model, x, optimizer, generator=drawn())
+    settings = {"regularizer": spread, "regularizer_strength": 3.0, "regularizer_kwargs": {"power": 2}}
+    step = training_step(model, x, optimizer, generator=drawn(), **settings)
     assert step.loss == pytest.approx(plain.loss + 3 * step.terms["regularizer"])
 
     def halved(model, x, x_out):
-        return riemannian_hamiltonian_elbo(model, x, x_out, logp_weights=(0.5, 1, 1), return_outputs=True)
+        weights = {"logp_weights": (0.5, 1, 1), "generator": drawn()}
+        return riemannian_hamiltonian_elbo(model, x, x_out, return_outputs=True, **weights)
 
     own = training_step(model, x, optimizer, loss=halved)
     assert own.loss == pytest.approx(plain.loss + 0.5 * plain.terms["likelihood"])
@@ -414,7 +472,6 @@ def test_extreme_centroids_and_identical_points():
     x = torch.full((6, 4), 0.5, dtype=torch.float64)
     assert math.isfinite(training_step(model, x, torch.optim.SGD(model.parameters(), lr=1e-3)).loss)
     model.centroids_data.fill_(1e6)
-    model.update_metric_()
     assert math.isfinite(training_step(model, x, torch.optim.SGD(model.parameters(), lr=1e-6)).loss)
 
 

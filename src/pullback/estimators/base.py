@@ -253,7 +253,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """Fitted attributes after training; the module holds the best weights."""
         self.module_ = module.eval().requires_grad_(False)
         self.history_, self.best_epoch_ = result.history, result.best_epoch
-        self.n_epochs_ = len(result.history["loss"])
+        self.n_epochs_ = len(result.history.get("loss", ()))
         self.converged_, self.message_ = result.converged, result.message
         self.embedding_ = self._encode(table)
         self._after_training(table)

@@ -41,7 +41,8 @@ class CentroidMetric(BaseMetric):
         regularization: λ > 0.
         reduction: "mean", or "sum" as in the papers.
     Raises:
-        ValueError: other shapes, non-finite numbers, T or λ not positive, unknown reduction.
+        ValueError: other shapes, non-finite numbers, T or λ not positive or with a square that underflows,
+            unknown reduction.
     Example:
         >>> import torch
         >>> c, L = torch.zeros(1, 2), torch.eye(2)[None]
@@ -71,7 +72,23 @@ class CentroidMetric(BaseMetric):
         check_positive("temperature", self.temperature)
         check_positive("regularization", self.regularization)
         check_choice("reduction", self.reduction, ("mean", "sum"))
+        # 1/T² and the determinant of λ I have to be numbers of this precision
+        least = torch.finfo(c.dtype).tiny ** 0.5
+        for name in ("temperature", "regularization"):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name}: expected at least {least:.2g} in {c.dtype}, got {getattr(self, name)}"
+                )
         object.__setattr__(self, "dim", d)
+
+    @classmethod
+    def _trusted(cls, centroids: Tensor, factors: Tensor, **options: Any) -> "CentroidMetric":
+        """A metric of parts that were checked, or may be not finite: then all it says is NaN."""
+        metric = object.__new__(cls)
+        parts = {"centroids": centroids, "factors": factors, "dim": centroids.shape[1], **options}
+        for name, value in parts.items():
+            object.__setattr__(metric, name, value)
+        return metric
 
     def __repr__(self) -> str:
         n, d = self.centroids.shape

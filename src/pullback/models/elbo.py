@@ -34,7 +34,8 @@ class Elbo:
         terms: the parts of both, ``(b,)`` each, without their weights: "likelihood", "position", "momentum"
             of log p̄; "posterior", "initial_momentum", "tempering" of log q̄.
         outputs: what the model made of the batch, where it was asked for.
-        is_bound: False where a weight is not 1, or where fixed points have not converged.
+        is_bound: False where a weight is not 1. Whether the fixed points converged, without which a flow does
+            not quite keep the volume, is in ``outputs.flow.info``.
     """
 
     value: Float[Tensor, ""]

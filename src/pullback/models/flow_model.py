@@ -75,14 +75,14 @@ class FlowModel(VAE):
             raise TypeError(f"vae: expected a pullback.models.VAE, got {type(vae).__name__}")
         super().__init__(vae.encoder, vae.decoder, vae.likelihood, latent_dim=vae.latent_dim)
         schedule(tempering, beta0, n_steps)
-        check_whole("fixed_point_steps", fixed_point_steps)
-        check_options(fixed_point_steps, tolerance, backprop)
+        check_options(fixed_point_steps, tolerance, backprop, name="fixed_point_steps")
         check_choice("gradient", gradient, METHODS)
         check_positive("step_size", step_size)
         self.n_steps, self.fixed_point_steps = n_steps, fixed_point_steps
         self.tempering, self.tolerance = tempering, tolerance
         self.gradient, self.backprop = gradient, backprop
         self.path_gradient = path_gradient
+        self._drawn = 0
         self.register_buffer("step_size", torch.tensor(float(step_size), dtype=torch.float64))
         self.register_buffer("beta0", torch.tensor(float(beta0), dtype=torch.float64))
 
@@ -102,6 +102,21 @@ class FlowModel(VAE):
     def noise_features(self) -> int:
         """Standard normal numbers that a row needs: for z_0 and for ρ_0."""
         return 2 * self.latent_dim
+
+    def draw_noise(
+        self, x: Float[Tensor, "b p"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "b e"]:
+        """Standard normal ``(b, 2d)``, for z_0 and for ρ_0.
+
+        Without a generator a model in training mode draws other numbers at every call (the same ones in the
+        same order for every new model), because a bound that always sees the same noise is fitted to it. In
+        evaluation mode every call gets the same.
+        """
+        if generator is None and self.training:
+            generator = torch.Generator(device=x.device).manual_seed(self._drawn)
+            self._drawn += 1
+        noise = torch.empty(len(x), self.noise_features, dtype=x.dtype, device=x.device)
+        return noise.normal_(generator=source_of(generator, x.device))
 
     @abstractmethod
     def flow_metric(self) -> Any:
@@ -169,12 +184,8 @@ class FlowModel(VAE):
         *,
         generator: torch.Generator | None = None,
     ) -> FlowOutput:
-        """Posterior, flow, and decoder output at its end, for one draw of each row."""
-        if noise is None:
-            source = source_of(generator, x.device)
-            noise = torch.empty(len(x), self.noise_features, dtype=x.dtype, device=x.device)
-            noise.normal_(generator=source)
-        return self.flow(x, noise)
+        """Posterior, flow, and decoder output at its end, for one draw of each row (see `draw_noise`)."""
+        return self.flow(x, self.draw_noise(x, generator) if noise is None else noise)
 
     def reconstruct(self, x: Float[Tensor, "n p"]) -> Float[Tensor, "n r"]:
         """Expected data at the end of the flow without noise: from the posterior mean, at rest."""
@@ -239,11 +250,12 @@ class FlowModel(VAE):
                 nodes=nodes,
                 radius=radius,
             )
+        check_choice("method", method, ("importance", "quadrature"))
         check_whole("n_samples", n_samples)
         source, parts = source_of(generator, x.device), []
         for part in x.split(chunk_size or FLOW_ROWS):
             weights = []
-            for draws in torch.arange(n_samples).split(max(1, FLOW_ROWS // len(part))):
+            for draws in torch.arange(n_samples).split(max(1, FLOW_ROWS // max(1, len(part)))):
                 noise = x.new_empty(len(draws) * len(part), self.noise_features).normal_(generator=source)
                 bound = flow_elbo(self, part.repeat(len(draws), 1), noise=noise)
                 weights.append(bound.per_sample.view(len(draws), len(part)))
@@ -274,8 +286,7 @@ def flow_elbo(
     if x_out is not None and len(x_out) != len(x):
         raise ValueError(f"x_out: expected {len(x)} rows like x, got {len(x_out)}")
     if noise is None:
-        noise = torch.empty(len(x), model.noise_features, dtype=x.dtype, device=x.device)
-        noise.normal_(generator=source_of(generator, x.device))
+        noise = model.draw_noise(x, generator)
     output = model.flow(
         x,
         noise,

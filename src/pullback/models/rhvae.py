@@ -89,30 +89,47 @@ class RHVAE(FlowModel):
         self.register_buffer("temperature", torch.tensor(float(wide), dtype=torch.float64))
         self.register_buffer("regularization", torch.tensor(float(regularization), dtype=torch.float64))
         self.update_metric_()
+        self.metric()  # says now what is wrong with temperature or regularization in this precision
+
+    def train(self, mode: bool = True) -> "RHVAE":
+        """As for every module; on the way from training to evaluation the metric is brought up to date."""
+        ends = self.training and not mode
+        super().train(mode)
+        if ends:
+            self.update_metric_()
+        return self
 
     def metric(self) -> CentroidMetric:
         """The learned metric as of the last `update_metric_`, without gradient."""
-        return self._metric(self.centroids, self.factors)
+        return CentroidMetric(self.centroids, self.factors, **self._metric_options())
 
-    def _metric(self, centroids: Tensor, factors: Tensor) -> CentroidMetric:
-        return CentroidMetric(
-            centroids,
-            factors,
-            temperature=float(self.temperature),
-            regularization=float(self.regularization),
-            reduction=self.reduction,
-        )
+    def _metric_options(self) -> dict[str, Any]:
+        return {
+            "temperature": float(self.temperature),
+            "regularization": float(self.regularization),
+            "reduction": self.reduction,
+        }
 
     def flow_metric(self) -> CentroidMetric:
-        """`update_metric` where gradients are recorded, else the metric as of the last update."""
-        return update_metric(self) if torch.is_grad_enabled() else self.metric()
+        """`update_metric` where gradients are recorded, else the metric as of the last update.
+
+        Numbers that are not finite are no error here: they show in the loss, on which training ends.
+        """
+        held = (self.centroids, self.factors)
+        parts = self.metric_parts() if torch.is_grad_enabled() else held
+        return CentroidMetric._trusted(*parts, **self._metric_options())
+
+    def metric_parts(self) -> tuple[Float[Tensor, "N d"], Float[Tensor, "N d d"]]:
+        """Centroids and factors of the present networks, with gradients."""
+        data = self.centroids_data
+        return self.encode(data), self.metric_network(data)
 
     @torch.no_grad()
     def update_metric_(self, metric: CentroidMetric | None = None) -> None:
         """Write centroids and factors of the present networks, or of ``metric``, to the buffers."""
-        data = self.centroids_data
-        self.centroids.copy_(self.encode(data) if metric is None else metric.centroids)
-        self.factors.copy_(self.metric_network(data) if metric is None else metric.factors)
+        centroids, factors = self.metric_parts() if metric is None else (metric.centroids, metric.factors)
+        self.centroids.copy_(centroids)
+        self.factors.copy_(factors)
 
     def after_step(self) -> None:
         """Keep the metric up to date; the training loop calls it after each step of the optimiser."""
@@ -196,8 +213,7 @@ def update_metric(model: RHVAE) -> CentroidMetric:
         True
     """
     check_model(model)
-    data = model.centroids_data
-    return model._metric(model.encode(data), model.metric_network(data))
+    return CentroidMetric(*model.metric_parts(), **model._metric_options())
 
 
 def riemannian_hamiltonian_elbo(
@@ -224,7 +240,8 @@ def riemannian_hamiltonian_elbo(
         x: data that are encoded and drive the flow.
         x_out: data whose density is bounded; x if not given.
         metric: in place of the metric of the present networks, as from `update_metric`.
-        noise: standard normal ``(b, 2d)`` for z_0 and ρ_0; drawn from ``generator`` if not given.
+        noise: standard normal ``(b, 2d)`` for z_0 and ρ_0; drawn from ``generator`` if not given, and
+            without either as `FlowModel.draw_noise` says.
         logp_weights: of (likelihood, position prior, momentum).
         logq_weights: of (posterior, momentum N(ρ_0; 0, G/β_0), tempering term).
         return_outputs: keep posterior, decoder output and flow.
@@ -286,7 +303,8 @@ def training_step(
 ) -> TrainingStep:
     """Loss, backward, optimiser, `update_metric_`, in a loop of your own.
 
-    The batch is evaluated again with half the step size where `RHVAE.refuses` says so.
+    The batch is evaluated again with half the step size and the same noise where `RHVAE.refuses` says so. If
+    the loss is not finite in the end, weights and step size stay as they were.
 
     Args:
         model: the model; changed in place.
@@ -294,7 +312,7 @@ def training_step(
         optimizer: of the model's parameters.
         x_out: see `riemannian_hamiltonian_elbo`.
         loss: (model, x, x_out) -> `Elbo` with outputs, in place of `riemannian_hamiltonian_elbo`.
-        generator: source of the noise.
+        generator: source of the noise; if not given, every step draws other noise (`FlowModel.draw_noise`).
         regularizer: (outputs, **regularizer_kwargs) -> a number, added ``regularizer_strength`` times.
     Example:
         >>> import torch
@@ -306,10 +324,11 @@ def training_step(
     check_model(model)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"optimizer: expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    first, noise = float(model.step_size), model.draw_noise(x, generator) if loss is None else None
     while True:
         if loss is None:
             bound = riemannian_hamiltonian_elbo(
-                model, x, x_out, generator=generator, path_gradient=model.path_gradient, return_outputs=True
+                model, x, x_out, noise=noise, path_gradient=model.path_gradient, return_outputs=True
             )
         else:
             bound = loss(model, x, x_out)
@@ -321,10 +340,13 @@ def training_step(
         used, value = float(model.step_size), float(total.detach())
         if bound.outputs is None or not model.refuses(value):
             break
-    optimizer.zero_grad()
-    total.backward()
-    optimizer.step()
-    model.update_metric_()
+    if math.isfinite(value):
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        model.update_metric_()
+    else:
+        model.step_size.fill_(first)
     rows = torch.stack([term.detach().expand(len(x)) for term in terms.values()])
     means = dict(zip(terms, rows.mean(1).tolist(), strict=True))
     return TrainingStep(value, means, model.residual, used)
