@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 
 import pullback as pb
-from pullback import RHVAE
+from pullback import RHVAE, VAE
 from pullback.estimators import anchors
 from pullback.estimators.counts import LogNormalise
 from pullback.estimators.sampling import CHAINS_PER_ROW, FEWEST_CHAINS
@@ -270,3 +271,23 @@ def test_methods_and_their_data_are_checked(X: np.ndarray, fitted: RHVAE, as_use
     ):
         with pytest.raises(ValueError, match=message):
             fitted.sample(2, **arguments)
+
+
+@pytest.mark.parametrize("options", [{}, {"reduction": "sum"}], ids=["mean", "sum"])
+def test_a_large_step_in_ten_dimensions_trains(options: dict, as_users_run: None) -> None:
+    """Handwritten digits; with the sum over centroids the first step size is too large for the metric."""
+    order = np.random.RandomState(0).permutation(1797)[:600]
+    digits = (load_digits().data[order] / 16 > 0.5).astype(np.float32)
+    known = TINY | {
+        "hidden": (128,),
+        "likelihood": "bernoulli",
+        "batch_size": 100,
+        "max_epochs": 20,
+        "lr": 1e-3,
+    }
+    plain = VAE(10, **{name: value for name, value in known.items() if name != "metric_hidden"}).fit(digits)
+    model = RHVAE(10, **known, step_size=0.05, **options).fit(digits)
+    assert np.isfinite(model.history_["loss"]).all()
+    assert model.residual_ <= 1e-3
+    assert (model.module_.halvings > 0) == bool(options)
+    assert model.history_["validation/loss"][-1] < plain.history_["validation/loss"][-1] + 0.6
