@@ -117,6 +117,10 @@ def volume_sampler(
     acceptance in log space. Far from all centroids π is a constant above zero, so that it has an integral on
     a support only: proposals outside are rejected.
 
+    With centroids far apart a chain stays in the ball where it started, and the balls are weighted by their
+    number and not by π; R̂ is large then. The volume (det G)^½ of a learned metric lies at the rim of the
+    support, which long paths leave: take few leapfrog steps and more transitions.
+
     Chadebec, Allassonnière 2022, "A geometric perspective on variational autoencoders".
 
     Args:
@@ -148,10 +152,6 @@ def volume_sampler(
         True
         >>> bool(chains.acceptance.mean() > 0.7)
         True
-
-    Gotchas: with centroids far apart a chain stays in the ball where it started, and the balls are weighted
-    by their number and not by π; R̂ is large then. The volume (det G)^½ of a learned metric lies at the rim of
-    the support, which long paths leave: take few leapfrog steps and more transitions.
     """
     metric = as_metric(metric)
     check_whole("n", n)

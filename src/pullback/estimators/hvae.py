@@ -33,9 +33,9 @@ class HVAE(VariationalModel):
         warmup_epochs: epochs over which the weight rises from 0 to ``beta``.
         free_bits: nats of the KL term per latent coordinate that cost nothing; a flow's KL term is not split
             over coordinates, so that they are counted together.
-        penalties, partition, max_epochs, batch_size, lr, lr_schedule, weight_decay, gradient_clip, patience,
-            validation_fraction, device, precision, checkpoint_dir, resume, progress, random_state: as for
-            `VAE`. Penalties see the end points of the flow.
+        penalties, partition: as for `VAE`; penalties see the end points of the flow.
+        max_epochs, batch_size, lr, lr_schedule, weight_decay, gradient_clip, patience: as for `VAE`.
+        validation_fraction, device, precision, checkpoint_dir, resume, progress, random_state: as for `VAE`.
 
     Attributes:
         step_size_, beta0_: ε and β_0 of the trained model.

@@ -313,7 +313,8 @@ def training_step(
         x_out: see `riemannian_hamiltonian_elbo`.
         loss: (model, x, x_out) -> `Elbo` with outputs, in place of `riemannian_hamiltonian_elbo`.
         generator: source of the noise; if not given, every step draws other noise (`FlowModel.draw_noise`).
-        regularizer: (outputs, **regularizer_kwargs) -> a number, added ``regularizer_strength`` times.
+        regularizer: a function of the outputs, with ``regularizer_kwargs``, to a number that is added
+            ``regularizer_strength`` times.
     Example:
         >>> import torch
         >>> from pullback.models import MLP, VAE, Bernoulli, MetricNetwork

@@ -82,7 +82,7 @@ class IsometryStatistics:
 
     @staticmethod
     def unpack(rows: Tensor) -> "IsometryStatistics":
-        """The merged statistics of `pack`ed rows, (7,) or (ranks, 7)."""
+        """The merged statistics of packed rows, (7,) or (ranks, 7)."""
         parts = [IsometryStatistics(*row.unbind()) for row in rows.reshape(-1, 7)]
         merged = parts[0]
         for part in parts[1:]:
