@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
 
 from golden_cases import CASES, Case, Encoder, linear
@@ -21,10 +23,12 @@ from pullback.models import (
     potential_energy,
     potential_energy_gradient,
     riemannian_hamiltonian_elbo,
+    select_centroids,
     training_step,
     update_metric,
 )
 from pullback.models.flow_model import flow_elbo
+from pullback.training import Objective, TrainingOptions, fit
 
 
 def linear_schedule(beta0, k, n_steps):
@@ -443,6 +447,32 @@ def test_log_likelihood_by_importance_is_that_by_quadrature(make, flow):
     assert found.standard_error.max() < 0.1
     assert abs((found.value - exact.value).mean()) <= 0.03
     assert bool(((found.value - exact.value).abs() <= 5 * found.standard_error + 1e-3).all())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [HVAE, RHVAE])
+def test_log_likelihood_of_handwritten_digits(kind):
+    order = np.random.RandomState(0).permutation(1797)
+    x = torch.tensor((load_digits().data / 16 > 0.5)[order], dtype=torch.float32)
+    train, test = x[:1200], x[1200:1260]
+    draw = torch.Generator().manual_seed(0)
+    options = {"hidden": (128,), "activation": "relu", "generator": draw}
+    vae = VAE(MLP(64, 4, **options), MLP(2, 64, **options), Bernoulli())
+    network = MetricNetwork(64, 2, init="identity", generator=draw)
+    model = HVAE(vae) if kind is HVAE else RHVAE(vae, network, select_centroids(train, random_state=0))
+    fit(
+        Objective(model),
+        train,
+        TrainingOptions(max_epochs=60, batch_size=100, progress=False),
+        generator_seed=0,
+    )
+    exact = model.log_likelihood(test, method="quadrature").value.mean().item()
+    assert -21.5 < exact < -19.0
+    for flow in (False, True):
+        found = model.log_likelihood(test, 1000, flow=flow, generator=draw)
+        assert abs(found.value.mean().item() - exact) <= 0.03
+        assert found.standard_error.mean().item() < 0.04
+    assert model.elbo(test, torch.randn(60, 4, generator=draw)).mean().item() < exact
 
 
 EXTREMES = {
