@@ -100,7 +100,7 @@ class CentroidVolume:
         """-|u - c_i|², by differences where |u|² + |c|² - 2 u·c would cancel."""
         if self.dim >= WIDE and self._is_compact:
             near = torch.addmm(self._squares, u, self._columns, beta=-1, alpha=2)
-            return near.sub_(u.square().sum(1, keepdim=True)).clamp_(max=0)
+            return near.sub_(u.square().sum(1, keepdim=True))
         if self.dim >= WIDE:
             return torch.cdist(u, self._c, compute_mode="donot_use_mm_for_euclid_dist").square_().neg_()
         first, *others = zip(u.T.unsqueeze(2), self._columns, strict=True)
