@@ -59,23 +59,20 @@ class CentroidVolume:
         if d <= JOINT_DIMENSIONS:
             self._moments = torch.cat([self._packed, *(self._packed * x for x in self._columns)])
         else:
-            self._packed = packed.contiguous()
             self._beside = self._slope * torch.cat([torch.ones_like(self._columns[:1]), self._columns])
 
-    @torch.no_grad()
     def __call__(self, z: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n d"]]:
         """(log det g, its gradient); NaN where g⁻¹ is not finite or not positive definite."""
         root, gradient = self._evaluate(z)
         return self._logdet(root), gradient
 
-    @torch.no_grad()
     def gradient(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """∇ log det g alone."""
         return self._evaluate(z)[1]
 
     def _evaluate(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """What log det g is made of, and its gradient."""
-        u = torch.sub(z, self._middle).div_(self._unit)
+        u = torch.sub(z.detach(), self._middle).div_(self._unit)
         if self.dim <= JOINT_DIMENSIONS:
             # The long side of a thin product first: several times as quick as the other way round.
             sums = [self._moments @ self._exponents(part).exp2_().T for part in u.split(self._rows_at_once)]
@@ -112,30 +109,35 @@ class CentroidVolume:
 
     def _block(self, u: Tensor) -> tuple[Tensor, Tensor]:
         weights = self._exponents(u).exp2_()
-        root, g = self._inverted(times_transposed(weights, self._moments).T)
-        a = (self._beside @ weights.mul_(g.T @ self._packed.T).T).T
-        return root, torch.addcmul(-a[:, 1:], a[:, :1], u)
+        C, g = self._factored(times_transposed(weights, self._moments))
+        a = (self._beside @ weights.mul_(g @ self._moments).T).T
+        return C, torch.addcmul(-a[:, 1:], a[:, :1], u)
 
-    def _inverted(self, S: Float[Tensor, "m n"]) -> tuple[Tensor, Float[Tensor, "m n"]]:
-        """det g⁻¹ or its Cholesky factor, and the triangle of g, entries off the diagonal twice.
+    def _factored(self, S: Float[Tensor, "n m"]) -> tuple[Tensor, Float[Tensor, "n m"]]:
+        """The Cholesky factor of g⁻¹, and the triangle of g, entries off the diagonal twice.
 
         From the triangle of g⁻¹ - λ I.
         """
+        square = S.add_(self._ridges.T).index_select(1, self._places).unflatten(1, (self.dim, self.dim))
+        C, info = torch.linalg.cholesky_ex(square)
+        if bool(info.any()):
+            C = torch.where((info != 0)[:, None, None], torch.eye(self.dim).to(C) * torch.nan, C)
+        g = torch.cholesky_inverse(C).flatten(1).index_select(1, self._flat)
+        return C, g.mul_(self._counts.T)
+
+    def _inverted(self, S: Float[Tensor, "m n"]) -> tuple[Tensor, Float[Tensor, "m n"]]:
+        """det g⁻¹ or its Cholesky factor, and the triangle of g, as `_factored`, a column a point."""
+        if self.dim > 2:
+            C, g = self._factored(S.T.contiguous())
+            return C, g.T
         inverse = S + self._ridges
         if self.dim == 1:
             det = torch.where(inverse[0] > 0, inverse[0], torch.nan)
             return det, 1 / det.unsqueeze(0)
-        if self.dim == 2:
-            a, b, c = inverse
-            det = a * c - b * b
-            det = torch.where((det > 0) & (a > 0), det, torch.nan)
-            return det, torch.stack([c, -2 * b, a]) / det
-        square = inverse.index_select(0, self._places)
-        C, info = torch.linalg.cholesky_ex(square.T.unflatten(1, (self.dim, self.dim)))
-        if bool(info.any()):
-            C = torch.where((info != 0)[:, None, None], torch.eye(self.dim).to(C) * torch.nan, C)
-        g = torch.cholesky_inverse(C).flatten(1).T.index_select(0, self._flat)
-        return C, g * self._counts
+        a, b, c = inverse
+        det = a * c - b * b
+        det = torch.where((det > 0) & (a > 0), det, torch.nan)
+        return det, torch.stack([c, -2 * b, a]) / det
 
     def _logdet(self, root: Tensor) -> Float[Tensor, " n"]:
         if self.dim <= 2:
