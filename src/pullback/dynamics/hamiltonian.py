@@ -38,7 +38,7 @@ def hamiltonian(
     """
     z, rho = check_pair(("z", "rho"), z, rho)
     motion = make_motion(metric, potential, momentum_logprior=momentum_logprior)
-    return motion.at(z).energy_of(rho)
+    return motion.at(z).energy(rho)
 
 
 def hamiltonian_gradient(

@@ -91,10 +91,6 @@ class Place:
         """κ = -log p(ρ | z)."""
         return -self.motion.momentum_logprior(rho, self.local.inverse, self.local.logdet)
 
-    def energy(self, rho: Tensor) -> Tensor:
-        """H."""
-        return self.potential.value + self.kinetic(rho)
-
     def force(self, rho: Tensor) -> Tensor:
         """∂H/∂z."""
         motion = self.motion
@@ -118,7 +114,7 @@ class Place:
         metric = self.motion.metric
         return -self.motion.momentum_logprior(rho, metric.inverse(z), metric.logdet(z))
 
-    def energy_of(self, rho: Tensor) -> Tensor:
+    def energy(self, rho: Tensor) -> Tensor:
         """H, to be differentiated as often as metric and potential can be."""
         return self._energy_at(self.z, rho)
 
