@@ -32,12 +32,15 @@ class FlatKernel:
         """So many leapfrog steps; the half kicks between two of them are one kick."""
         z, momentum = state.z, noise - step / 2 * state.gradient
         value = state.value
-        slope = getattr(self.potential, "gradient", None) or self._slope
+        quick = getattr(self.potential, "gradient", None)
+        slope = quick or self._slope
         lost = torch.zeros_like(value, dtype=torch.bool)
         for k in range(self.n_leapfrog):
             z = torch.addcmul(z, step, momentum)
-            # One number tells whether to look at all of them; what is lost must reach no decoder.
-            if not math.isfinite(z.sum().item()):
+            # One number tells whether to look at all of them; what is lost must reach no decoder. A potential
+            # that gives the gradient alone bears such points, and only where the path ends is looked at.
+            looks = quick is None or k + 1 == self.n_leapfrog
+            if looks and not math.isfinite(z.sum().item()):
                 lost = lost | ~torch.isfinite(z).all(1)
                 z = torch.where(lost.unsqueeze(1), state.z, z)
             if k + 1 < self.n_leapfrog:

@@ -55,7 +55,7 @@ class VolumePotential:
     def gradient(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """The gradient alone."""
         slope = self._volume.gradient(z) if self._volume is not None else self._spared(z)[1]
-        return torch.add(z, slope, alpha=self._sign) if self._prior else self._sign * slope
+        return torch.add(z, slope, alpha=self._sign) if self._prior else slope.mul_(self._sign)
 
     @property
     def nearest(self) -> Callable[[Tensor], Tensor] | None:
