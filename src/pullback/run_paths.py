@@ -13,7 +13,7 @@ import pullback as pb
 from pullback.data.output import check_table_path, path_columns
 from pullback.geometry import EnergyShares, Geodesic
 from pullback.io import atomic_path
-from pullback.plots.attribution import bars_of
+from pullback.plots.shares import bars_of
 from pullback.reporting.path_shares import names_of, shares_along
 from pullback.reporting.write import check_writable
 

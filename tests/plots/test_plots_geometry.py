@@ -16,7 +16,7 @@ from pullback import plots
 from pullback.geometry import EnergyShares, distance, energy_shares, geodesic
 from pullback.geometry.reference import PoincareDisk, Sphere
 from pullback.metrics import EnsembleMetric, EuclideanMetric, PullbackMetric, from_tensor
-from pullback.plots.attribution import bars_of, signed_picture
+from pullback.plots.shares import bars_of, signed_picture
 from pullback.plots.conditions import condition_field, condition_limit, condition_ticks, shades
 from pullback.plots.curved import curvature_at, curvature_field, some_codes, symmetric_limit
 from pullback.plots.ellipses import ellipses_at, places, two_digits

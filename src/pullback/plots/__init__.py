@@ -1,6 +1,5 @@
 """Still figures: every function takes ``ax=None`` and returns the Axes."""
 
-from pullback.plots.attribution import path_attribution
 from pullback.plots.conditions import condition_map
 from pullback.plots.curved import curvature_map
 from pullback.plots.ellipses import indicatrices
@@ -8,6 +7,7 @@ from pullback.plots.fan import distance_balls, geodesic_fan
 from pullback.plots.latent import latent_map, magnification_map
 from pullback.plots.paths import decoded_strip, geodesic_paths
 from pullback.plots.reconstruction import reconstructions
+from pullback.plots.shares import path_attribution
 from pullback.plots.training import loss_curves
 
 __all__ = [

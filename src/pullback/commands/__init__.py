@@ -1,0 +1,1 @@
+"""The commands by subject; ``pullback.cli`` makes one program of them."""
