@@ -4,15 +4,19 @@ A batch is defined for all processes together and sliced by row, so that any num
 same steps. An epoch is cut into batches whose sizes differ by at most one row.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pullback.training.distributed import ALONE, Reduce
+
+SAMPLED_ROWS = 32
+"""Rows that stand for the data in their checksum."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,37 @@ def even_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
     return [(i * n // count, (i + 1) * n // count) for i in range(count)]
 
 
+def checksum(*tensors: Tensor) -> str:
+    """SHA-256 of the bytes of some tensors."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """Epochs of batches, the same on all processes for the same streams."""
+
+    @property
+    def count(self) -> int | None:
+        """Batches of an epoch, or None where that is not known."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """Rows of the data, or None where that is not known."""
+        ...
+
+    def digest(self) -> str | None:
+        """Checksum of some of the data; None for what cannot be asked twice."""
+        ...
+
+    def epoch(self, streams: Streams, *, skip: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch but the first ``skip``."""
+        ...
+
+
 class IndexedBatches:
     """Batches of a source with ``rows(index)`` and a length.
 
@@ -103,6 +138,17 @@ class IndexedBatches:
     def count(self) -> int:
         """Batches of an epoch."""
         return len(self.bounds)
+
+    @property
+    def size(self) -> int:
+        """Rows of the source."""
+        return len(self.source)
+
+    def digest(self) -> str:
+        """Checksum of some rows."""
+        index = torch.linspace(0, self.size - 1, min(self.size, SAMPLED_ROWS)).long()
+        rows = self.source.rows(index.to(getattr(self.source, "device", "cpu")))
+        return checksum(rows[0] if isinstance(rows, tuple | list) else rows)
 
     def epoch(self, streams: Streams, *, skip: int = 0) -> Iterator[Batch]:
         """The batches of an epoch; the first ``skip`` are left out, and no noise is drawn for them."""
@@ -129,7 +175,17 @@ class StreamedBatches:
     @property
     def count(self) -> int | None:
         """Batches of an epoch, or None where the stream does not say."""
-        return len(self.stream) if hasattr(self.stream, "__len__") else None
+        try:
+            return len(self.stream)
+        except TypeError:  # also of a DataLoader, which has a length only where its dataset has one
+            return None
+
+    @property
+    def size(self) -> None:
+        """A stream does not say."""
+
+    def digest(self) -> None:
+        """A stream cannot be asked without using it up."""
 
     def _start(self, generator: torch.Generator) -> Iterator[Any]:
         """An iterator whose default generator was seeded from ours until its first batch was there."""
@@ -155,10 +211,6 @@ class StreamedBatches:
             own = self.placement.bounds(len(x))
             rows = tuple(entry[own] for entry in part) if isinstance(part, tuple | list) else part[own]
             yield self.placement.batch(rows, len(x), streams.noise)
-
-
-Batches = IndexedBatches | StreamedBatches
-"""Epochs of batches: ``epoch(streams, skip=0)``, and their ``count`` where that is known."""
 
 
 class InMemory:
@@ -223,11 +275,14 @@ def as_batches(data: Any, batch_size: int, placement: Placement, *, shuffle: boo
 
     Args:
         data: a tensor or array ``(n, p)``; an object with ``__len__`` and ``rows(index)``, which may return
-            ``(rows, quantities)``; a map-style dataset; or an iterable of batches. Items that are pairs are
-            rows and their quantities.
+            ``(rows, quantities)``; a map-style dataset; an iterable of batches; or an object that makes its
+            own `Batches` by ``batches(batch_size, placement)``. Items that are pairs are rows and their
+            quantities.
     Raises:
         TypeError: none of these.
     """
+    if hasattr(data, "batches"):
+        return data.batches(batch_size, placement)
     if isinstance(data, np.ndarray):
         data = torch.from_numpy(data)
     if isinstance(data, Tensor):

@@ -5,7 +5,6 @@ sums of the epoch under way, and as metadata the counters, the history and a des
 checkpoint of another run is refused.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -17,14 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from pullback.io import FormatError, load_tensors, save_tensors
-from pullback.training.batches import Batches, IndexedBatches, Streams
+from pullback.training.batches import Batches, Streams
 from pullback.training.objective import Objective
 from pullback.training.options import TrainingOptions
 
 FILE_NAME = "checkpoint.safetensors"
 KIND = "training checkpoint"
 VERSION = 1
-SAMPLED_ROWS = 32
 
 
 @dataclass
@@ -65,17 +63,6 @@ def copied(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
-def data_digest(batches: Batches) -> str | None:
-    """Checksum of some rows of the data; None for a stream, which cannot be asked."""
-    if not isinstance(batches, IndexedBatches):
-        return None
-    n = len(batches.source)
-    index = torch.linspace(0, n - 1, min(n, SAMPLED_ROWS)).long()
-    rows = batches.source.rows(index.to(getattr(batches.source, "device", "cpu")))
-    first = rows[0] if isinstance(rows, tuple | list) else rows
-    return hashlib.sha256(first.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
-
-
 def describe_run(
     objective: Objective, options: TrainingOptions, batches: Batches, seed: int
 ) -> dict[str, Any]:
@@ -85,8 +72,8 @@ def describe_run(
         steering.append("max_epochs")
     described: dict[str, Any] = {name: getattr(options, name) for name in steering}
     described |= objective.describe()
-    described["data rows"] = len(batches.source) if isinstance(batches, IndexedBatches) else None
-    described["data checksum"] = data_digest(batches)
+    described["data rows"] = batches.size
+    described["data checksum"] = batches.digest()
     described["random seed"] = seed
     return json.loads(json.dumps(described))
 

@@ -22,8 +22,10 @@ class TrainingOptions:
         lr: learning rate of Adam.
         lr_schedule: "constant", or "cosine" from ``lr`` down to 0 over ``max_epochs``.
         weight_decay: decoupled weight decay (AdamW).
+        max_steps: steps of the optimiser after which training ends, within an epoch too.
         patience: epochs without a better loss (of held-out rows where there are any) after which training
             stops; None never stops early.
+        restore_best: end with the weights of the epoch with the lowest loss; False keeps the last ones.
         gradient_clip: largest norm of the gradient; None leaves it as it is.
         device: "auto" (CUDA, else Apple's GPU, else CPU), "cpu", "cuda", "cuda:1", "mps".
         precision: a precision of Lightning Fabric; None follows the parameters of the model.
@@ -40,7 +42,9 @@ class TrainingOptions:
     lr: float = 1e-3
     lr_schedule: LearningRateSchedule = "constant"
     weight_decay: float = 0.0
+    max_steps: int | None = None
     patience: int | None = 20
+    restore_best: bool = True
     gradient_clip: float | None = None
     device: str = "auto"
     precision: Precision | None = None
@@ -55,6 +59,8 @@ class TrainingOptions:
         check_positive("lr", self.lr)
         check_choice("lr_schedule", self.lr_schedule, get_args(LearningRateSchedule))
         check_positive("weight_decay", self.weight_decay, zero=True)
+        if self.max_steps is not None:
+            check_whole("max_steps", self.max_steps)
         if self.patience is not None:
             check_whole("patience", self.patience)
         if self.gradient_clip is not None:

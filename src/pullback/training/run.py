@@ -45,11 +45,19 @@ End = Literal["interrupted", "failed"] | None
 
 @dataclass(frozen=True)
 class EpochSummary:
-    """What a callback is told after an epoch: its number from 1, its losses, and whether it is the best."""
+    """What a callback is told after an epoch.
+
+    Attributes:
+        epoch: its number from 1.
+        losses: its losses.
+        best: whether it is the best so far.
+        step: steps taken so far.
+    """
 
     epoch: int
     losses: dict[str, float]
     best: bool
+    step: int
 
 
 Callback = Callable[[EpochSummary], object]
@@ -207,6 +215,8 @@ class Run:
                 if not self.is_sound():
                     return "failed"
                 self.save()
+            if self.out_of_steps:
+                break
         return None
 
     def is_sound(self) -> bool:
@@ -252,7 +262,7 @@ class Run:
         if better:
             state.best_epoch, state.best_loss = state.epoch, losses[self.watched]
             state.best = copied(self.objective)
-        return EpochSummary(state.epoch, losses, better), failed
+        return EpochSummary(state.epoch, losses, better, state.step), failed
 
     @property
     def watched(self) -> str:
@@ -273,6 +283,15 @@ class Run:
         patience = self.options.patience
         return patience is not None and self.state.epoch - self.state.best_epoch >= patience
 
+    @property
+    def out_of_steps(self) -> bool:
+        return self.options.max_steps is not None and self.state.step >= self.options.max_steps
+
+    @property
+    def at_end(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.state.epoch >= self.options.max_epochs or self.out_of_patience or self.out_of_steps
+
     # --- from the first epoch to the last -----------------------------------------------------------------
 
     def run(self, interrupt: Interrupt, callbacks: Sequence[Callback]) -> End:
@@ -284,7 +303,7 @@ class Run:
         with ProgressBar(
             self.options.max_epochs, self.batches.count, epoch=self.state.epoch, shown=shown
         ) as bar:
-            while self.state.epoch < self.options.max_epochs and not self.out_of_patience:
+            while not self.at_end:
                 end = self.train_epoch(bar, interrupt)
                 self.state.seconds = before + time.monotonic() - began
                 if end is not None:
@@ -307,7 +326,7 @@ class Run:
     def result(self, end: End, reason: str | None) -> FitResult:
         """Put the best weights in place and say how it went."""
         state = self.state
-        if state.best_epoch or end == "failed":
+        if (state.best_epoch and self.options.restore_best) or end == "failed":
             self.objective.load_state_dict(state.best)
         self.raw_optimizer.zero_grad()
         self.objective.eval()
@@ -339,4 +358,5 @@ class Run:
             return verdict.judge_useless(state.best_loss, initial, options)
         if self.out_of_patience:
             return verdict.judge_early_stop(state.epoch, state.best_epoch)
-        return verdict.judge_finished(state.history[self.watched], options.max_epochs)
+        limit = state.step if self.out_of_steps else None
+        return verdict.judge_finished(state.history[self.watched], options.max_epochs, limit)

@@ -37,16 +37,19 @@ def has_diverged(loss: float, initial: float) -> bool:
     return not math.isfinite(loss) or loss > initial + DIVERGENCE * max(1.0, abs(initial))
 
 
-def judge_finished(losses: Sequence[float], max_epochs: int) -> tuple[bool, str]:
-    """``(converged, message)`` of a run that reached ``max_epochs``."""
+def judge_finished(
+    losses: Sequence[float], max_epochs: int, max_steps: int | None = None
+) -> tuple[bool, str]:
+    """``(converged, message)`` of a run that reached ``max_epochs``, or ``max_steps`` where given."""
+    name, limit = ("max_epochs", max_epochs) if max_steps is None else ("max_steps", max_steps)
     rate = falling_rate(losses)
     if rate is None:
-        return False, f"reached max_epochs={max_epochs}; too few epochs to judge: raise max_epochs"
+        return False, f"reached {name}={limit}; too few epochs to judge: raise {name}"
     if rate < SETTLED_RATE:
-        return True, f"reached max_epochs={max_epochs}; the loss had settled"
+        return True, f"reached {name}={limit}; the loss had settled"
     return False, (
-        f"reached max_epochs={max_epochs}; loss still falling by {100 * rate:.2g} % of its whole fall "
-        "per epoch: raise max_epochs"
+        f"reached {name}={limit}; loss still falling by {100 * rate:.2g} % of its whole fall "
+        f"per epoch: raise {name}"
     )
 
 
