@@ -12,6 +12,7 @@ from pullback.models.blocks import (
 )
 from pullback.models.centroids import select_centroids
 from pullback.models.elbo import Elbo
+from pullback.models.encoders import ScaleLayerNorm, create_encoder, register_encoder, view_registry
 from pullback.models.flow_model import FlowModel, FlowOutput
 from pullback.models.hvae import HVAE, hamiltonian_elbo, potential_energy, potential_energy_gradient
 from pullback.models.likelihoods import (
@@ -57,16 +58,20 @@ __all__ = [
     "Poisson",
     "Product",
     "Residual",
+    "ScaleLayerNorm",
     "Sine",
     "TrainingStep",
     "WeightedGaussian",
+    "create_encoder",
     "hamiltonian_elbo",
     "make_activation",
     "make_likelihood",
     "potential_energy",
     "potential_energy_gradient",
+    "register_encoder",
     "riemannian_hamiltonian_elbo",
     "select_centroids",
     "training_step",
     "update_metric",
+    "view_registry",
 ]
