@@ -17,7 +17,7 @@ from pullback.jets.checks import check_dtype, check_mode, check_output
 from pullback.jets.margin import exact_margin, relative_margin
 from pullback.jets.modules import Residual, Stack
 from pullback.jets.rules import MAX_POOLS, Affine, Piecewise
-from pullback.jets.sweep import NORMS, AffineMap, Offset, Sweep
+from pullback.jets.sweep import NORMS, AffineMap, Kinks, Offset, Sweep
 from pullback.jets.taylor import Layer, layers_of, survey
 from pullback.jets.verification import (
     AttributionWarning,
@@ -32,6 +32,9 @@ from pullback.validation import check_choice, check_points, check_whole
 
 KinkMargin = Literal["relative", "exact"]
 CHUNK_BYTES = 32 * 2**20
+IGNORES_MAGNITUDE = (
+    "ignores the magnitude of x - baseline (f(cx) = f(x)); remove LayerNorm, or add a norm-preserving input"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +102,8 @@ def local_affine(
         True
     """
     layers, steps, x = _checked(net, x, kink_margin, chunk_size)
-    chosen = _choose_map(steps, map)
-    exact_sum = chosen == "local_linear" or not _splits(steps)
+    chosen = choose_map(steps, map)
+    exact_sum = chosen == "local_linear" or not splits(steps)
     residuals = Residuals()
     with torch.autocast(x.device.type, enabled=False):
         parts = []
@@ -116,8 +119,8 @@ def local_affine(
         probe = derivative_error(net, x.detach(), linear.detach()) if chosen == "derivative" else None
         power = homogeneity(net, x.detach())
     verification = residuals.result(x.dtype, probe)
-    _report(verification, steps, power, x.dtype, strict)
-    flat = all(_is_flat(step) for step in steps)
+    report_check(verification, steps, power, x.dtype, strict)
+    flat = all(is_flat(step) for step in steps)
     return LocalAffine(linear, offset, value, chosen, flat, power, margin, verification)
 
 
@@ -136,7 +139,7 @@ def _checked(
     return layers, list(survey(layers)), x
 
 
-def _is_flat(step: Layer) -> bool:
+def is_flat(step: Layer) -> bool:
     """Whether a step is linear piece by piece, or a norm."""
     kind = type(step.module)
     return (
@@ -147,14 +150,15 @@ def _is_flat(step: Layer) -> bool:
     )
 
 
-def _splits(steps: list[Layer]) -> bool:
+def splits(steps: list[Layer]) -> bool:
     """Whether derivative and local linear map differ, or no local linear map exists."""
-    return any(type(step.module) in NORMS or not _is_flat(step) for step in steps)
+    return any(type(step.module) in NORMS or not is_flat(step) for step in steps)
 
 
-def _choose_map(steps: list[Layer], map: AffineMap | None) -> AffineMap:
+def choose_map(steps: list[Layer], map: AffineMap | None) -> AffineMap:
+    """The map that is meant, where the net leaves a choice or none."""
     check_choice("map", map, (None, "derivative", "local_linear"))
-    curved = next((step for step in steps if not _is_flat(step)), None)
+    curved = next((step for step in steps if not is_flat(step)), None)
     if map == "local_linear" and curved is not None:
         raise ValueError(
             f"map: {type(curved.module).__name__} at layer {curved.path or '(itself)'} is not piecewise "
@@ -173,14 +177,26 @@ def _sweep(
     layers: list[Layer], x: Tensor, value: Tensor, chosen: AffineMap, kink_margin: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Matrix, offset and kink margin of a chunk."""
+    n, d = value.shape
+    rows, shift, kinks = affine_rows(layers, x, d, chosen)
+    return rows.transpose(0, 1), shift.expand(d, n).T, margin_of(kinks, x, kink_margin)
+
+
+def affine_rows(
+    layers: list[Layer], x: Tensor, d: int, chosen: AffineMap
+) -> tuple[Float[Tensor, "d n p"], Float[Tensor, "d _"], list[Kinks]]:
+    """Rows of A and the offset b of each output, and where the activations have their kinks."""
     sweep, offset = Sweep(chosen), Offset()
     sweep.record(layers, x)
-    n, d = value.shape
     rows = torch.eye(d, dtype=x.dtype, device=x.device).unsqueeze(1)
-    rows = sweep.pull(rows, offset).expand(-1, n, -1)
+    rows = sweep.pull(rows, offset).expand(-1, x.shape[0], -1)
     shift = x.new_zeros(d, 1) if offset.total is None else offset.total
-    margin = exact_margin if kink_margin == "exact" else relative_margin
-    return rows.transpose(0, 1), shift.expand(d, n).T, margin(sweep.kinks, x)
+    return rows, shift, sweep.kinks
+
+
+def margin_of(kinks: list[Kinks], x: Tensor, kind: str) -> Tensor:
+    """The "relative" or "exact" distance of each point to the nearest kink, (n,)."""
+    return exact_margin(kinks, x) if kind == "exact" else relative_margin(kinks, x)
 
 
 def _chunk(net: nn.Module, x: Tensor) -> int:
@@ -190,18 +206,22 @@ def _chunk(net: nn.Module, x: Tensor) -> int:
     return min(max(rows, 16), 4096)
 
 
-def _report(
+def report_check(
     verification: JacobianVerification,
     steps: list[Layer],
     power: int | None,
     dtype: torch.dtype,
     strict: bool,
+    *,
+    what: str = "A x + b",
+    stacklevel: int = 3,
 ) -> None:
+    """Warn, or raise if ``strict``, where the check failed; warn where the net ignores magnitudes."""
     kinds = ", ".join(dict.fromkeys(type(step.module).__name__ for step in steps))
     problem = ""
     if not verification.passed:
         problem = (
-            f"A x + b differs from the network by {verification.pointwise_error:.1e}, tolerance "
+            f"{what} differs from the network by {verification.pointwise_error:.1e}, tolerance "
             f"{verification.tolerance:.0e}; layers: {kinds}"
         )
     elif (verification.derivative_error or 0.0) > derivative_tolerance(dtype):
@@ -212,11 +232,6 @@ def _report(
     if problem and strict:
         raise ValueError(problem)
     if problem:
-        warnings.warn(problem, AttributionWarning, stacklevel=3)
+        warnings.warn(problem, AttributionWarning, stacklevel=stacklevel)
     if power == 0:
-        warnings.warn(
-            "encoder ignores the magnitude of x - baseline (f(cx) = f(x)); remove LayerNorm, or add a "
-            "norm-preserving input",
-            HomogeneityWarning,
-            stacklevel=3,
-        )
+        warnings.warn(f"encoder {IGNORES_MAGNITUDE}", HomogeneityWarning, stacklevel=stacklevel)

@@ -48,14 +48,14 @@ def _gaps(kink: Kinks) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
     """Distances to the nearest kink; for a pooling, of each window's maximum to its other entries."""
     if type(kink.module) in MAX_POOLS:
         return _window_gaps(kink.module, kink.value)
-    levels = _levels(kink.module)
-    gap = (kink.value - levels[0]).abs()
-    for level in levels[1:]:
+    first, *others = levels(kink.module)
+    gap = (kink.value - first).abs()
+    for level in others:
         gap = torch.minimum(gap, (kink.value - level).abs())
     return gap, None
 
 
-def _levels(module: Any) -> tuple[float, ...]:
+def levels(module: Any) -> tuple[float, ...]:
     """Where an activation has its kinks."""
     return (float(module.min_val), float(module.max_val)) if hasattr(module, "min_val") else (0.0,)
 

@@ -64,9 +64,9 @@ class Sweep:
     steps: list[Step] = field(default_factory=list)
     kinks: list[Kinks] = field(default_factory=list)
 
-    def pull(self, rows: Tensor, offset: Offset | None) -> Tensor:
-        """Rows at the input of the list from rows at its output."""
-        for step in reversed(self.steps):
+    def pull(self, rows: Tensor, offset: Offset | None, down_to: int = 0) -> Tensor:
+        """Rows in front of step ``down_to`` (the first: the input of the list) from rows at its output."""
+        for step in reversed(self.steps[down_to:]):
             rows = step(rows, offset)
         return rows
 
@@ -165,9 +165,10 @@ def _stack_step(sweep: Sweep, module: Stack, value: Tensor) -> tuple[Tensor, Ste
 
     def step(rows: Tensor, offset: Offset | None) -> Tensor:
         parts = module.scaled(rows.split(sizes, dim=-1))
-        return torch.stack(
-            [branch.pull(part, offset) for branch, part in zip(inner, parts, strict=True)]
-        ).sum(0)
+        first, *others = (branch.pull(part, offset) for branch, part in zip(inner, parts, strict=True))
+        for other in others:
+            first = first + other  # a branch without activations has one row for all points
+        return first
 
     return torch.cat(module.scaled(outputs), dim=-1), step
 

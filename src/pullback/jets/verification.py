@@ -59,25 +59,35 @@ class Residuals:
     entries: int = 0
     pointwise: float = 0.0
 
-    def add(self, value: Tensor, linear: Tensor, offset: Tensor, x: Tensor) -> None:
-        """Compare value (n, d) with linear (n, d, p) x + offset."""
-        if value.numel() == 0:
-            return
+    def add(self, value: Tensor, linear: Tensor, offset: Tensor, x: Tensor) -> Tensor:
+        """Compare value (n, d) with linear (n, d, p) x + offset: relative residual of each point, (n,)."""
         column = x.unsqueeze(-1)
         rebuilt = torch.bmm(linear, column).squeeze(-1) + offset
         scale = torch.bmm(linear.abs(), column.abs()).squeeze(-1) + offset.abs()
-        scale = scale + torch.finfo(value.dtype).tiny
-        difference = (value - rebuilt).abs()
-        self.low, self.high = min(self.low, value.min().item()), max(self.high, value.max().item())
-        self.rebuilt_low = min(self.rebuilt_low, rebuilt.min().item())
-        self.rebuilt_high = max(self.rebuilt_high, rebuilt.max().item())
-        self.largest = max(self.largest, difference.max().item())
-        self.total += difference.sum().item()
-        self.entries += difference.numel()
-        self.pointwise = max(self.pointwise, (difference / scale).max().item())
+        return self.compare(value, rebuilt, scale)
 
-    def result(self, dtype: torch.dtype, derivative_error: float | None) -> JacobianVerification:
-        tolerance = TOLERANCE.get(dtype, 1e-2)
+    def compare(self, value: Tensor, rebuilt: Tensor, scale: Tensor) -> Tensor:
+        """Compare value (n, d) with what was rebuilt, relative to ``scale``: (n,)."""
+        if value.numel() == 0:
+            return value.new_zeros(value.shape[0])
+        difference = (value - rebuilt).abs()
+        relative = (difference / (scale + torch.finfo(value.dtype).tiny)).amax(1)
+        values = torch.stack([value.amin(), value.amax(), rebuilt.amin(), rebuilt.amax()]).tolist()
+        self.low, self.high = min(self.low, values[0]), max(self.high, values[1])
+        self.rebuilt_low = min(self.rebuilt_low, values[2])
+        self.rebuilt_high = max(self.rebuilt_high, values[3])
+        errors = torch.stack([difference.amax(), difference.sum(), relative.amax()]).tolist()
+        self.largest = max(self.largest, errors[0])
+        self.total += errors[1]
+        self.entries += difference.numel()
+        # a NaN must not pass: max() would drop it
+        self.pointwise = max(self.pointwise, errors[2]) if errors[2] == errors[2] else float("inf")
+        return relative
+
+    def result(
+        self, dtype: torch.dtype, derivative_error: float | None, tolerance: float | None = None
+    ) -> JacobianVerification:
+        tolerance = TOLERANCE.get(dtype, 1e-2) if tolerance is None else tolerance
         if self.entries == 0:
             zero = (0.0, 0.0)
             return JacobianVerification(zero, zero, 0.0, 0.0, 0.0, tolerance=tolerance)
@@ -125,11 +135,13 @@ def homogeneity(f: Callable[[Tensor], Tensor], x: Tensor) -> int | None:
     value = f(x) if x.shape[0] else x
     if value.numel() == 0 or not value.abs().max() > 0:
         return None
-    for k in (0, 1):
-        changes = [_change(f(c * x), c**k * value) for c in (0.5, 2.0, 5.0)]
-        if max(changes) <= HOMOGENEITY_TOLERANCE:
-            return k
-    return None
+    powers = [0, 1]
+    for c in (5.0, 2.0, 0.5):
+        moved = f(c * x)
+        powers = [k for k in powers if _change(moved, c**k * value) <= HOMOGENEITY_TOLERANCE]
+        if not powers:
+            return None
+    return powers[0]
 
 
 def _change(found: Tensor, expected: Tensor) -> float:

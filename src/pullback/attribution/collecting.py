@@ -1,0 +1,118 @@
+"""Contributions on their way from a chunk of rows into the result: checked, grouped, reduced, written."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pullback.attribution.groups import FeatureGroups
+from pullback.attribution.result import Reduction
+from pullback.jets.verification import Residuals
+
+DEGENERATE = {torch.float64: 1e-12, torch.float32: 1e-6}
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Contributions of some rows: C_ij = linear_ij step_j.
+
+    Attributes:
+        at: which rows.
+        linear: (d, m, p), may be overwritten.
+        step: x - x0, or a - b, (m, p).
+        value: f(x), or f(a) - f(b), by the network's own forward pass, (m, d).
+        offset: (m, d); None: what is missing to ``value``.
+        around: size of what ``value`` is a difference of, (m, d), or None.
+        pieces, nodes, margin: (m,), or None.
+    """
+
+    at: slice
+    linear: Float[Tensor, "d m p"]
+    step: Float[Tensor, "m p"]
+    value: Float[Tensor, "m d"]
+    offset: Float[Tensor, "m d"] | None
+    around: Float[Tensor, "m d"] | None = None
+    pieces: Int[Tensor, " m"] | None = None
+    nodes: Int[Tensor, " m"] | None = None
+    margin: Float[Tensor, " m"] | None = None
+
+
+@dataclass
+class Collector:
+    """Writes parts into a result of the asked-for reduction.
+
+    Attributes:
+        reduction: see `Attribution`.
+        groups: features counted together, or None.
+        values: the result, (n, d, p), (n, p) or (p,); for "mean_l2" a running sum.
+        columns: the numbers that each row has, by name.
+    """
+
+    reduction: Reduction | None
+    groups: FeatureGroups | None
+    values: Tensor
+    residuals: Residuals = field(default_factory=Residuals)
+    columns: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def add(self, part: Part) -> None:
+        """Take in a chunk; chunks come in the order of the rows."""
+        whole = self.reduction is None and self.groups is None
+        if whole:
+            rows = self.values[part.at].transpose(0, 1)
+            torch.mul(part.linear, part.step, out=rows)
+        else:
+            rows = part.linear.mul_(part.step)
+        offset = self._checked(part, rows)
+        if not whole:
+            self._reduce(rows if self.groups is None else self.groups.sum(rows), part)
+        self._note(offset=offset, value=part.value, pieces=part.pieces, nodes=part.nodes, margin=part.margin)
+
+    def _checked(self, part: Part, rows: Tensor) -> Tensor:
+        total = rows.sum(-1).T
+        offset = part.value - total if part.offset is None else part.offset
+        size = torch.linalg.vector_norm(rows, 1, dim=-1).T + offset.abs()
+        size = size if part.around is None else size + part.around
+        self._note(residual=self.residuals.compare(part.value, total + offset, size))
+        return offset
+
+    def _note(self, **columns: Tensor | None) -> None:
+        for name, column in columns.items():
+            if column is not None:
+                self.columns.setdefault(name, []).append(column)
+
+    def column(self, name: str) -> Tensor | None:
+        """One of the numbers of each row, for all rows."""
+        parts = self.columns.get(name)
+        return torch.cat(parts) if parts else None
+
+    def _reduce(self, rows: Tensor, part: Part) -> None:
+        if self.reduction is None:
+            self.values[part.at].copy_(rows.transpose(0, 1))
+        elif self.reduction == "l2":
+            _norm(rows, self.values[part.at])
+        elif self.reduction == "mean_l2":
+            self.values += _norm(rows, torch.empty_like(rows[0])).sum(0)
+        else:
+            direction, degenerate = _direction(part)
+            self._note(degenerate=degenerate)
+            out = torch.mul(rows[0], direction[:, :1], out=self.values[part.at])
+            for i in range(1, len(rows)):
+                out.addcmul_(rows[i], direction[:, i : i + 1])
+
+
+def _norm(rows: Tensor, out: Tensor) -> Tensor:
+    """√Σ_i C_ij²: over a short axis a sum of squares is several times as fast as `vector_norm`."""
+    torch.mul(rows[0], rows[0], out=out)
+    for row in rows[1:]:
+        out.addcmul_(row, row)
+    return out.sqrt_()
+
+
+def _direction(part: Part) -> tuple[Tensor, Tensor]:
+    """Unit vectors along f(a) - f(b), (m, d), 0 for images that coincide, and which these are."""
+    distance = part.value.norm(dim=1, keepdim=True)
+    scale = distance if part.around is None else part.around.norm(dim=1, keepdim=True)
+    degenerate = distance <= DEGENERATE.get(distance.dtype, 1e-3) * scale
+    safe = torch.where(degenerate, 1.0, distance)
+    return torch.where(degenerate, 0.0, part.value / safe), degenerate.squeeze(1)
