@@ -3,11 +3,10 @@
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from pullback.plots.document import Check, Verdict
 from pullback.reporting.learned import FlowMeasures
-
-Verdict = Literal["pass", "attention", "fail"]
 
 
 @dataclass(frozen=True)
@@ -53,19 +52,6 @@ class Measures:
     message: str
     history_finite: bool
     flow: FlowMeasures | None = None  # of a model with a learned metric, which then is the one measured
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check: what was measured, how it was judged and what that means."""
-
-    key: str
-    name: str
-    value: float | None
-    text: str
-    verdict: Verdict
-    thresholds: str
-    sentence: str
 
 
 @dataclass(frozen=True)

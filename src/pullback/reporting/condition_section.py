@@ -5,10 +5,7 @@ from typing import Any
 import numpy as np
 from bokeh.models import ColumnDataSource, UIElement
 
-from pullback.plots.conditions import condition_field, condition_limit, condition_numbers, shades
-from pullback.plots.plane import Plane, plane_of
-from pullback.plots.style import GROUND, INK, POINT
-from pullback.reporting.canvas import (
+from pullback.plots.canvas import (
     add_condition,
     add_condition_scale,
     condition_mapper,
@@ -16,10 +13,13 @@ from pullback.reporting.canvas import (
     new_map,
     show_box,
 )
+from pullback.plots.conditions import condition_field, condition_limit, condition_numbers, shades
+from pullback.plots.document import Section
+from pullback.plots.plane import Plane, plane_of
+from pullback.plots.style import GROUND, INK, POINT
 from pullback.reporting.checks import percent
 from pullback.reporting.evidence import Evidence
 from pullback.reporting.measures import unexplained_share
-from pullback.reporting.page import Section
 
 KEY, TITLE = "condition", "Condition number"
 HERE, BEFORE = "This model", "Without the penalties"

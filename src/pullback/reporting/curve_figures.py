@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from bokeh.models import ColumnDataSource, FactorRange
 
+from pullback.plots.canvas import FONT, new_figure, new_hover
 from pullback.plots.style import FIT, GEODESIC, INK, STRAIGHT
 from pullback.plots.training import Curve, curves_of
-from pullback.reporting.canvas import FONT, new_figure, new_hover
 from pullback.reporting.evidence import Evidence
 from pullback.reporting.thumbnails import shorten
 

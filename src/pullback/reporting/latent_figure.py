@@ -16,18 +16,7 @@ from bokeh.models import (
     Select,
 )
 
-from pullback.plots.field import Field, fit_box, latent_box, magnification_field, typical
-from pullback.plots.labels import Labels
-from pullback.plots.style import (
-    HAIRLINE,
-    INK,
-    MUTED,
-    PAPER,
-    POINT,
-    category_style,
-    numeric_colormap,
-)
-from pullback.reporting.canvas import (
+from pullback.plots.canvas import (
     FONT,
     add_field,
     color_bar,
@@ -38,6 +27,17 @@ from pullback.reporting.canvas import (
     new_hover,
     new_legend,
     new_select,
+)
+from pullback.plots.field import Field, fit_box, latent_box, magnification_field, typical
+from pullback.plots.labels import Labels
+from pullback.plots.style import (
+    HAIRLINE,
+    INK,
+    MUTED,
+    PAPER,
+    POINT,
+    category_style,
+    numeric_colormap,
 )
 from pullback.reporting.evidence import Evidence
 from pullback.reporting.thumbnails import pictures, shorten, top_features

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from bokeh.models import CheckboxGroup, CustomJS
 
+from pullback.plots.canvas import new_checkbox
 from pullback.plots.ellipses import NUMBER, Ellipses, ellipses_at, places
 from pullback.plots.style import FIT
-from pullback.reporting.canvas import new_checkbox
 from pullback.reporting.evidence import Evidence
 
 OUTLINE = 28

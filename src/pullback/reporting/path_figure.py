@@ -11,6 +11,15 @@ from bokeh.models import (
     Select,
 )
 
+from pullback.plots.canvas import (
+    add_field,
+    add_magnification_scale,
+    magnification_mapper,
+    new_figure,
+    new_hover,
+    new_legend,
+    new_select,
+)
 from pullback.plots.field import Field
 from pullback.plots.latent import relative_limits
 from pullback.plots.style import (
@@ -19,15 +28,6 @@ from pullback.plots.style import (
     PAPER,
     POINT,
     STRAIGHT,
-)
-from pullback.reporting.canvas import (
-    add_field,
-    add_magnification_scale,
-    magnification_mapper,
-    new_figure,
-    new_hover,
-    new_legend,
-    new_select,
 )
 from pullback.reporting.evidence import Evidence
 from pullback.reporting.latent_figure import on_page

@@ -8,12 +8,12 @@ from matplotlib.colors import to_hex
 
 from pullback.geometry import EnergyShares, energy_shares
 from pullback.metrics import as_metric
+from pullback.plots.png import data_uri, shrink
 from pullback.plots.shares import ARROWS, Bars, bars_of, signed_picture
 from pullback.plots.style import diverging_colormap
 from pullback.reporting.evidence import Evidence
 from pullback.reporting.learned import decoder_metric
 from pullback.reporting.pairs import Paths
-from pullback.reporting.png import data_uri, shrink
 from pullback.reporting.thumbnails import shorten, standardised
 
 BARS = 10

@@ -6,14 +6,28 @@ import numpy as np
 from matplotlib.colors import Colormap, to_hex
 
 from pullback.plots.images import most_changing, pixels, strip, value_limits
+from pullback.plots.png import data_uri, shrink
 from pullback.plots.style import diverging_colormap
 from pullback.reporting.evidence import Evidence
 from pullback.reporting.pairs import Paths, stations_of
 from pullback.reporting.path_shares import share_blocks
-from pullback.reporting.png import data_uri, shrink
 from pullback.reporting.thumbnails import shorten, standardised
 
 HEAT_ROWS = 10
+
+# A click on a row of the table chooses its path in the figure.
+CHOOSE_PATH = """
+for (const row of document.querySelectorAll('table.paths tbody tr')) {
+  const choose = () => {
+    for (const page of Bokeh.documents) {
+      const choice = page.get_model_by_name('path');
+      if (choice) { choice.value = row.dataset.path; }
+    }
+  };
+  row.addEventListener('click', choose);
+  row.addEventListener('keydown', (event) => { if (event.key === 'Enter') { choose(); } });
+}
+"""
 
 
 def path_table(paths: Paths) -> str:

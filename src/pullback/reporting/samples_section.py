@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 from bokeh.models import UIElement
 
+from pullback.plots.canvas import new_legend, new_map
+from pullback.plots.document import Section
 from pullback.plots.field import remoteness
 from pullback.plots.images import pixels, strip, value_limits
+from pullback.plots.png import data_uri, shrink
 from pullback.plots.style import GEODESIC, POINT, STRAIGHT
-from pullback.reporting.canvas import new_legend, new_map
 from pullback.reporting.checks import Diagnosis, percent
 from pullback.reporting.evidence import Evidence
 from pullback.reporting.latent_figure import on_page
 from pullback.reporting.learned import SAMPLES, quiet_samples
-from pullback.reporting.page import Section
-from pullback.reporting.png import data_uri, shrink
 from pullback.reporting.thumbnails import shorten
 
 KEY, TITLE = "samples", "Samples"

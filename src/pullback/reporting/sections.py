@@ -5,7 +5,9 @@ from html import escape
 import numpy as np
 from bokeh.models import UIElement
 
+from pullback.plots.document import Section, checks_box, definitions
 from pullback.plots.images import pixels, strip, value_limits
+from pullback.plots.png import data_uri, shrink
 from pullback.plots.style import FIT, GEODESIC
 from pullback.reporting import wording
 from pullback.reporting.checks import Diagnosis
@@ -13,12 +15,10 @@ from pullback.reporting.curve_figures import loss_figures, table_figures
 from pullback.reporting.evidence import Evidence
 from pullback.reporting.latent_figure import field_behind, latent_figure
 from pullback.reporting.overlay import add_indicatrices
-from pullback.reporting.page import Section, checks_box, definitions
 from pullback.reporting.pairs import Paths
 from pullback.reporting.path_figure import path_map
 from pullback.reporting.path_shares import shares_reading
 from pullback.reporting.path_strips import path_strips, path_table
-from pullback.reporting.png import data_uri, shrink
 from pullback.reporting.shape_section import shape_section, steps_reading
 
 EXAMPLES = 10
@@ -29,7 +29,14 @@ Figures = dict[str, UIElement]
 def checks_section(evidence: Evidence, diagnosis: Diagnosis) -> Section:
     """The box of checks."""
     note = wording.checks_note(evidence, diagnosis)
-    return Section("checks", "Checks", "Checks", note, checks_box(diagnosis), "")
+    return Section(
+        "checks",
+        "Checks",
+        "Checks",
+        note,
+        checks_box(diagnosis.checks, diagnosis.verdict, diagnosis.headline),
+        "",
+    )
 
 
 def map_sections(evidence: Evidence, diagnosis: Diagnosis) -> tuple[list[Section], Figures]:

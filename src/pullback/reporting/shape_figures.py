@@ -6,13 +6,7 @@ from typing import Any
 import numpy as np
 from bokeh.models import ColumnDataSource
 
-from pullback.plots.curved import curvature_at, curvature_field, kinks, some_codes, symmetric_limit
-from pullback.plots.ellipses import two_digits
-from pullback.plots.fan import ring_labels, ring_parts
-from pullback.plots.field import Field, latent_box, regular, tensor_at
-from pullback.plots.rays import Rays, rays_from, round_radii, typical_length
-from pullback.plots.style import FIT, GEODESIC, GROUND, INK, PAPER, POINT
-from pullback.reporting.canvas import (
+from pullback.plots.canvas import (
     FONT,
     add_curvature,
     add_curvature_scale,
@@ -22,6 +16,12 @@ from pullback.reporting.canvas import (
     new_map,
     show_box,
 )
+from pullback.plots.curved import curvature_at, curvature_field, kinks, some_codes, symmetric_limit
+from pullback.plots.ellipses import two_digits
+from pullback.plots.fan import ring_labels, ring_parts
+from pullback.plots.field import Field, latent_box, regular, tensor_at
+from pullback.plots.rays import Rays, rays_from, round_radii, typical_length
+from pullback.plots.style import FIT, GEODESIC, GROUND, INK, PAPER, POINT
 from pullback.reporting.evidence import Evidence
 from pullback.reporting.latent_figure import on_page
 

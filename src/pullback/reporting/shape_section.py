@@ -4,9 +4,9 @@ from html import escape
 
 from bokeh.models import UIElement
 
+from pullback.plots.document import Section
 from pullback.plots.field import Field
 from pullback.reporting.evidence import Evidence
-from pullback.reporting.page import Section
 from pullback.reporting.shape_figures import Shape, shape_of
 from pullback.reporting.thumbnails import shorten
 

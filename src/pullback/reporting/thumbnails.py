@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float
 
 from pullback.plots.images import pixels, value_limits
+from pullback.plots.png import data_uri, shrink
 from pullback.reporting.evidence import Evidence
-from pullback.reporting.png import data_uri, shrink
 
 PICTURE_BYTES = 800_000
 TOP_FEATURES = 5

@@ -9,11 +9,12 @@ from typing import Any
 
 from pullback._version import __version__
 from pullback.io import atomic_path
+from pullback.plots.document import assemble
 from pullback.reporting.checks import Diagnosis
 from pullback.reporting.condition_section import condition_section
 from pullback.reporting.diagnosis import join, measure
 from pullback.reporting.evidence import Evidence, gather
-from pullback.reporting.page import assemble
+from pullback.reporting.path_strips import CHOOSE_PATH
 from pullback.reporting.samples_section import samples_section
 from pullback.reporting.sections import (
     checks_section,
@@ -111,6 +112,7 @@ def report(
         lead=_lead(evidence),
         sections=[checks_section(evidence, found), *sections, *unequal, *drawn, rebuilt, training, origin],
         figures=figures | conditions | dots | more | curves,
+        behaviour=CHOOSE_PATH,
         footer=f"pullback {__version__}, {datetime.datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
     )
     with atomic_path(path) as temporary:

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
+from typing import Literal
 
 from bokeh.embed import components
 from bokeh.models import UIElement
 from bokeh.resources import Resources
 
-from pullback.reporting.checks import Check, Diagnosis
+Verdict = Literal["pass", "attention", "fail"]
 
 WORDS = {"pass": "✓ pass", "attention": "! attention", "fail": "✕ fail"}
 
@@ -19,18 +20,18 @@ _POLICY = (
     "img-src data: blob:; font-src data:"
 )
 
-_CLICK = """
-for (const row of document.querySelectorAll('table.paths tbody tr')) {
-  const choose = () => {
-    for (const page of Bokeh.documents) {
-      const choice = page.get_model_by_name('path');
-      if (choice) { choice.value = row.dataset.path; }
-    }
-  };
-  row.addEventListener('click', choose);
-  row.addEventListener('keydown', (event) => { if (event.key === 'Enter') { choose(); } });
-}
-"""
+
+@dataclass(frozen=True)
+class Check:
+    """One check: what was measured, how it was judged and what that means."""
+
+    key: str
+    name: str
+    value: float | None
+    text: str
+    verdict: Verdict
+    thresholds: str
+    sentence: str
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,10 @@ def badge(verdict: str) -> str:
     return f'<span class="badge {verdict}">{WORDS[verdict]}</span>'
 
 
-def checks_box(diagnosis: Diagnosis) -> str:
+def checks_box(checks: Sequence[Check], verdict: str, headline: str) -> str:
     """The box of checks that stands first."""
-    cards = "\n".join(_card(check) for check in diagnosis.checks)
-    headline = f"{badge(diagnosis.verdict)} {escape(diagnosis.headline)}"
-    return f'<p class="headline">{headline}</p><div class="checks">{cards}</div>'
+    cards = "\n".join(_card(check) for check in checks)
+    return f'<p class="headline">{badge(verdict)} {escape(headline)}</p><div class="checks">{cards}</div>'
 
 
 def _card(check: Check) -> str:
@@ -89,14 +89,18 @@ def assemble(
     sections: Sequence[Section],
     figures: Mapping[str, UIElement],
     footer: str,
+    behaviour: str = "",
 ) -> str:
-    """The whole page as text: styles, scripts, figures and pictures inline; no address outside it."""
+    """The whole page as text: styles, scripts, figures and pictures inline; no address outside it.
+
+    ``behaviour`` is JavaScript that runs after the figures are there.
+    """
     script, places = components(dict(figures))
     body = "\n".join(_section(section) for section in sections)
     for name, place in places.items():
         body = body.replace("{{" + name + "}}", f'<div class="figure" data-figure="{name}">{place}</div>')
     links = "".join(f'<a href="#{section.key}">{escape(section.short)}</a>' for section in sections)
-    style = files("pullback.reporting").joinpath("page.css").read_text(encoding="utf-8")
+    style = files("pullback.plots").joinpath("page.css").read_text(encoding="utf-8")
     library = Resources(mode="inline", minified=True, components=["bokeh", "bokeh-widgets"])
     scripts = "\n".join(f"<script>{text}</script>" for text in library.js_raw)
     return f"""<!DOCTYPE html>
@@ -122,7 +126,7 @@ def assemble(
 </main>
 <footer>{footer}</footer>
 {script}
-<script>{_CLICK}</script>
+<script>{behaviour}</script>
 </body>
 </html>
 """

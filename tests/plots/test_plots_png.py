@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from pullback.reporting.png import data_uri, png_bytes, shrink
+from pullback.plots.png import data_uri, png_bytes, shrink
 
 
 @pytest.mark.parametrize("grey", [True, False])
