@@ -39,6 +39,33 @@ def gram_spectrum(factor: Float[Tensor, "*n p r"]) -> tuple[Float[Tensor, "*n k"
     return values.to(factor.dtype), ((wide @ right) * scale.unsqueeze(-2)).to(factor.dtype)
 
 
+def leading_singular(
+    matrix: Float[Tensor, "p r"], k: int | None = None
+) -> tuple[Float[Tensor, "p k"], Float[Tensor, " k"], Float[Tensor, "r k"]]:
+    """Leading singular values, descending, and both vectors of each, in float64, never by random projection.
+
+    The smaller Gram matrix serves where the k-th singular value is above 3e-3 of the first, so that vectors
+    lose less than 1e-10 to the squared condition number; a full decomposition serves the rest.
+
+    Args:
+        matrix: (p, r).
+        k: how many, at most min(p, r); None for all.
+    Example:
+        >>> import torch
+        >>> leading_singular(torch.diag(torch.tensor([1.0, 3.0, 2.0])), 2)[1]
+        tensor([3., 2.], dtype=torch.float64)
+    """
+    wide = widened(matrix)
+    if k is not None and k < min(wide.shape):
+        values, left = gram_spectrum(wide)
+        if bool(values[k - 1] > 1e-5 * values[0]):
+            # one step of orthogonal iteration takes the rounding of the Gram matrix out of both sides
+            inner, sizes, right = torch.linalg.svd(left[:, :k].mT @ wide, full_matrices=False)
+            return left[:, :k] @ inner, sizes, right.mT
+    left, sizes, right = torch.linalg.svd(wide, full_matrices=False)
+    return left[:, :k], sizes[:k], right[:k].mT
+
+
 def _descending(values: Tensor) -> Tensor:
     return values.flip(-1).clamp_min(0)
 

@@ -1,0 +1,132 @@
+"""What solvers may be given, brought to one form: rows, statistics, or statistics of folds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pullback.subspaces.arguments import check_codes, check_names, check_quantities
+from pullback.subspaces.moments import Moments, Rows, row_moments
+from pullback.subspaces.ridge import CRITERIA, Criterion, Spectrum
+from pullback.subspaces.statistics import SufficientStatistics, fold_rows
+from pullback.validation import check_choice
+
+SINGLE = "y"
+Data = Tensor | SufficientStatistics | Sequence[SufficientStatistics]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Moments of every quantity with the codes, and what else is known.
+
+    Attributes:
+        moments: of all rows.
+        folds: of the parts, where they were asked for or given.
+        rows: None where statistics were given.
+        dtype: of results.
+        single: whether one tensor was given instead of a dict.
+    """
+
+    moments: dict[str, Moments]
+    folds: list[dict[str, Moments]] | None
+    rows: dict[str, Rows] | None
+    dtype: torch.dtype
+    single: bool
+    _spectra: dict[int, Spectrum] = field(default_factory=dict, repr=False)
+
+    def spectrum(self, name: str) -> Spectrum:
+        """Of S_zz; decomposed once for all quantities that share it."""
+        zz = self.moments[name].zz
+        if zz.data_ptr() not in self._spectra:
+            self._spectra[zz.data_ptr()] = Spectrum.of(zz)
+        return self._spectra[zz.data_ptr()]
+
+    def fold_moments(self, name: str) -> list[Moments]:
+        """Of one quantity in every fold."""
+        if self.folds is None:
+            raise ValueError(
+                "k: expected a number of directions where statistics of all rows are given, got None; give "
+                "k, rows, or the list that fold_statistics returns"
+            )
+        return [fold[name] for fold in self.folds]
+
+    def scale(self, name: str, standardize: str) -> Tensor:
+        """Factor of every column: one for the quantity, or one for each column; 0 for constant columns.
+
+        Raises:
+            ValueError: all columns are constant.
+        """
+        moments = self.moments[name]
+        varies = ~moments.constant
+        if not bool(varies.any()):
+            raise ValueError(f"Y: expected quantities that vary, but quantity {name!r} is constant: k = 0")
+        variance = moments.yy / moments.n
+        if standardize == "column":
+            return torch.where(varies, torch.where(varies, variance, 1).rsqrt(), 0)
+        return varies.to(variance) * variance[varies].mean().rsqrt()
+
+    def criterion(self, given: Criterion | None) -> Criterion:
+        """The one given, or the better one of those that the data allow."""
+        if given is None:
+            return "gcv" if self.rows is None else "loo"
+        check_choice("criterion", given, CRITERIA)
+        if given == "loo" and self.rows is None:
+            raise ValueError(
+                "criterion: expected 'gcv' where statistics are given, got 'loo', which needs rows"
+            )
+        return given
+
+
+def as_source(
+    data: Data,
+    Y: Tensor | Mapping[str, Tensor] | None,
+    *,
+    folds: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Source:
+    """Rows (Z, Y), statistics, or a list of them, as a `Source`; ``folds`` splits rows at random."""
+    if isinstance(data, Tensor):
+        return _from_rows(data, Y, folds, generator)
+    if Y is not None:
+        raise ValueError("Y: expected None where statistics are given, got quantities")
+    if isinstance(data, SufficientStatistics):
+        return _from_statistics(data, None)
+    parts = list(data) if isinstance(data, Sequence) else []
+    if len(parts) < 2 or not all(isinstance(part, SufficientStatistics) for part in parts):
+        raise TypeError(
+            "stats_or_Z: expected a torch.Tensor, SufficientStatistics or a list of two or more of them, got "
+            f"{type(data).__name__}"
+        )
+    return _from_statistics(SufficientStatistics.merge_all(parts), parts)
+
+
+def _from_rows(
+    Z: Tensor, Y: Tensor | Mapping[str, Tensor] | None, folds: int | None, generator: torch.Generator | None
+) -> Source:
+    if Y is None:
+        raise ValueError("Y: expected quantities where codes are given, got None")
+    single = isinstance(Y, Tensor)
+    codes = check_codes(Z).detach()
+    targets = check_quantities({SINGLE: Y} if single else Y, len(codes))
+    targets = {q: y.detach() for q, y in targets.items()}
+    parts = None
+    if folds is not None:
+        parts = [
+            row_moments(codes[rows], {q: y[rows] for q, y in targets.items()})
+            for rows in fold_rows(codes, folds, generator)
+        ]
+    whole = row_moments(codes, targets)
+    rows = {q: Rows(codes, y) for q, y in targets.items()}
+    return Source(whole, parts, rows, codes.dtype, single)
+
+
+def _from_statistics(statistics: SufficientStatistics, parts: list[SufficientStatistics] | None) -> Source:
+    statistics.check_rows()
+    if parts is not None:
+        for part in parts:
+            part.check_rows()
+            check_names("statistics", part.names, statistics.names, "the first of the list")
+    moments = {q: statistics.moments(q) for q in statistics.names}
+    folds = None if parts is None else [{q: part.moments(q) for q in statistics.names} for part in parts]
+    return Source(moments, folds, None, statistics.dtype, False)
