@@ -1,8 +1,10 @@
 """Still figures: every function takes ``ax=None`` and returns the Axes."""
 
 from pullback.plots.conditions import condition_map
+from pullback.plots.contributions import plot_contributions
 from pullback.plots.curved import curvature_map
 from pullback.plots.ellipses import indicatrices
+from pullback.plots.embedding import plot_embedding
 from pullback.plots.fan import distance_balls, geodesic_fan
 from pullback.plots.latent import latent_map, magnification_map
 from pullback.plots.paths import decoded_strip, geodesic_paths
@@ -22,5 +24,7 @@ __all__ = [
     "loss_curves",
     "magnification_map",
     "path_attribution",
+    "plot_contributions",
+    "plot_embedding",
     "reconstructions",
 ]

@@ -24,15 +24,15 @@ def check_array(name: str, value: Any, ndim: int, shape: str) -> np.ndarray:
     return array
 
 
-def check_labels(labels: Any, n: int) -> np.ndarray:
+def check_labels(labels: Any, n: int, name: str = "labels") -> np.ndarray:
     """Return the labels as an array ``(n,)``, or raise ``ValueError`` naming both lengths."""
     array = np.asarray(labels)
     if array.ndim != 1 or len(array) != n:
-        raise ValueError(f"labels: expected one label for each of the {n} rows, got shape {array.shape}")
+        raise ValueError(f"{name}: expected one label for each of the {n} rows, got shape {array.shape}")
     return array
 
 
-def check_dims(dims: Any, d: int, *, name: str = "codes") -> tuple[int, int] | None:
+def check_dims(dims: Any, d: int, *, name: str = "codes", argument: str = "dims") -> tuple[int, int] | None:
     """Return two different coordinates of d, or None, or raise ``ValueError``."""
     if d < 2:
         raise ValueError(
@@ -42,7 +42,7 @@ def check_dims(dims: Any, d: int, *, name: str = "codes") -> tuple[int, int] | N
         return None
     chosen = [operator.index(i) for i in dims]
     if len(chosen) != 2 or chosen[0] == chosen[1] or not all(0 <= i < d for i in chosen):
-        raise ValueError(f"dims: expected two different numbers from 0 to {d - 1}, got {tuple(chosen)}")
+        raise ValueError(f"{argument}: expected two different numbers from 0 to {d - 1}, got {tuple(chosen)}")
     return chosen[0], chosen[1]
 
 

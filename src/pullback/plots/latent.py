@@ -92,9 +92,18 @@ def _draw_profile(ax: Axes, field: Field) -> None:
     ax.set_xlim(low, high)
 
 
-def draw_points(ax: Axes, points: np.ndarray, labels: Labels | None, *, size: float = 12.0) -> None:
+def draw_points(
+    ax: Axes,
+    points: np.ndarray,
+    labels: Labels | None,
+    *,
+    size: float = 12.0,
+    legend: bool = True,
+    rasterized: bool = False,
+) -> None:
     """Scatter points ``(n, 2)`` with their labels: a legend for categories, a colour bar for numbers."""
-    common: dict[str, Any] = {"s": size, "linewidths": 0.3, "edgecolors": PAPER, "zorder": 2}
+    common: dict[str, Any] = {"s": size, "linewidths": 0.3 if size > 4 else 0, "edgecolors": PAPER}
+    common |= {"zorder": 2, "rasterized": rasterized}
     if labels is None:
         ax.scatter(*points.T, color=POINT, **common)
     elif labels.numeric:
@@ -106,6 +115,8 @@ def draw_points(ax: Axes, points: np.ndarray, labels: Labels | None, *, size: fl
             color, marker = category_style(i)
             rows = labels.values == i
             ax.scatter(*points[rows].T, color=color, marker=MATPLOTLIB_MARKERS[marker], label=name, **common)
+        if not legend:
+            return
         ax.legend(
             title=labels.name,
             frameon=False,

@@ -83,10 +83,10 @@ def shortened(name: str, length: int = 22) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
-def finish(ax: Axes, title: str | None = None, labels: Sequence[str] = ("", "")) -> Axes:
+def finish(ax: Axes, title: str | None = None, labels: Sequence[str] = ("", ""), *, color: str = INK) -> Axes:
     """Give the Axes the common look: title at the left, thin spines, quiet ticks."""
     if title:
-        ax.set_title(title, loc="left", color=INK, fontsize=11)
+        ax.set_title(title, loc="left", color=color, fontsize=11)
     ax.set_xlabel(labels[0], color=MUTED)
     ax.set_ylabel(labels[1], color=MUTED)
     for side, spine in ax.spines.items():
