@@ -118,7 +118,16 @@ _HOME = {
         "TotalVariationPenalty",
         "UnnormalisedPriorError",
     ),
-    "pullback.estimators": ("HVAE", "RHVAE", "VAE", "Autoencoder", "Samples", "load", "register_module"),
+    "pullback.estimators": (
+        "HVAE",
+        "RHVAE",
+        "VAE",
+        "Autoencoder",
+        "ParametricUMAP",
+        "Samples",
+        "load",
+        "register_module",
+    ),
     "pullback.reporting": ("Diagnosis", "diagnose", "report"),
     "pullback.io": ("FormatError",),
 }

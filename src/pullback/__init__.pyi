@@ -13,6 +13,7 @@ from pullback.estimators import HVAE as HVAE
 from pullback.estimators import RHVAE as RHVAE
 from pullback.estimators import VAE as VAE
 from pullback.estimators import Autoencoder as Autoencoder
+from pullback.estimators import ParametricUMAP as ParametricUMAP
 from pullback.estimators import Samples as Samples
 from pullback.estimators import load as load
 from pullback.estimators import register_module as register_module

@@ -3,6 +3,7 @@
 from pullback.estimators.autoencoder import Autoencoder
 from pullback.estimators.base import LatentModel
 from pullback.estimators.hvae import HVAE
+from pullback.estimators.parametric_umap import ParametricUMAP
 from pullback.estimators.persistence import load
 from pullback.estimators.registry import register_module
 from pullback.estimators.rhvae import RHVAE
@@ -16,6 +17,7 @@ __all__ = [
     "VAE",
     "Autoencoder",
     "LatentModel",
+    "ParametricUMAP",
     "Samples",
     "VariationalModel",
     "load",

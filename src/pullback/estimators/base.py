@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from pullback.estimators import targets
@@ -31,6 +30,7 @@ from pullback.estimators.networks import (
     own_copy,
     read_widths,
 )
+from pullback.estimators.reading import check_seed_agrees, read_table, training_device
 from pullback.estimators.rows import draw_seed, read_quantities, split_rows, training_rows
 from pullback.estimators.samples import Samples
 from pullback.estimators.scaling import Scaling, fit_scaling
@@ -40,7 +40,6 @@ from pullback.io import save_model
 from pullback.metrics import EuclideanMetric, PullbackMetric
 from pullback.training import FitResult, Objective, Paired, TrainingOptions
 from pullback.training import fit as train
-from pullback.training.distributed import started_by_torchrun
 from pullback.typing import Metric
 from pullback.validation import check_choice, check_whole
 
@@ -162,10 +161,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             raise ValueError(
                 f"validation_fraction: expected a number in [0, 1), got {self.validation_fraction}"
             )
-        if self.random_state is None and started_by_torchrun():
-            raise ValueError(
-                "random_state: expected a number under torchrun, where processes must agree, got None"
-            )
+        check_seed_agrees(self.random_state)
         table = self._read(X, reset=True, minimum_rows=2)
         seed = draw_seed(self.random_state)
         self.training_index_, self.validation_index_ = split_rows(len(table), self.validation_fraction, seed)
@@ -181,15 +177,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return self.fit(X, y, quantities).embedding_.copy()
 
     def _read(self, X: Any, *, reset: bool, minimum_rows: int = 1) -> Table:
-        table = read_input(X, minimum_rows=minimum_rows, estimator=self)
-        named: Any = table.values
-        if table.feature_names is not None:
-            named = X if hasattr(X, "columns") else pd.DataFrame(columns=table.feature_names)
-        validate_data(self, named, reset=reset, skip_check_array=True)
-        if not reset and table.image_shape not in (None, self.image_shape_):
-            wanted = "flat rows (n, p)" if self.image_shape_ is None else f"images {self.image_shape_}"
-            raise ValueError(f"X: expected {wanted} as in fit, got images {table.image_shape}")
-        return table
+        return read_table(self, X, reset=reset, minimum_rows=minimum_rows)
 
     def _prepare(self, table: Table, seed: int) -> nn.Module:
         """The untrained module, and everything that is fitted before it trains."""
@@ -232,8 +220,6 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return train(objective, rows, options, validation=validation, generator_seed=seed)
 
     def _options(self, table: Table) -> TrainingOptions:
-        # Apple's GPUs know no float64: "auto" must not choose one that cannot train this model.
-        wide = table.dtype == torch.float64 and not torch.cuda.is_available()
         return TrainingOptions(
             max_epochs=self.max_epochs,
             batch_size=self.batch_size,
@@ -242,7 +228,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             weight_decay=self.weight_decay,
             patience=self.patience,
             gradient_clip=self.gradient_clip,
-            device="cpu" if wide and self.device == "auto" else self.device,
+            device=training_device(self.device, table.dtype),
             precision=self.precision,
             checkpoint_dir=self.checkpoint_dir,
             resume=self.resume,
@@ -431,6 +417,11 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """
         check_is_fitted(self)
         return save_model(directory, *describe_state(self), overwrite=overwrite)
+
+    def _state_names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of the fitted numbers and of the fitted arrays that are saved."""
+        arrays = ("training_index_", "validation_index_", *self.STATE_ARRAYS)
+        return ("library_", *self.STATE_VALUES), arrays
 
     @property
     def _n_features_out(self) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pullback.estimators.projection import Projection
 from pullback.estimators.scaling import Scaling, chunk_slices
 from pullback.estimators.targets import most_likely_classes
 from pullback.inputs import Table
@@ -38,9 +39,10 @@ def over_rows(
     module: nn.Module,
     function: Callable[[Tensor], Tensor],
     table: Table,
-    scaling: Scaling,
+    scaling: Scaling | Projection,
     *,
     draws: int = 1,
+    rows: int | None = None,
 ) -> np.ndarray:
     """``function`` of the scaled rows, chunk by chunk, in the precision of the scaling.
 
@@ -50,11 +52,12 @@ def over_rows(
         table: the data.
         scaling: to the units of the module.
         draws: copies of each row that the function makes.
+        rows: most rows of a chunk; None bounds the memory alone.
     """
-    device, dtype = device_of(module), scaling.offset.dtype
+    device, dtype = device_of(module), scaling.dtype
     parts = []
     with evaluating(module):
-        for part in chunk_slices(len(table), draws * max(table.n_features, WIDEST_LAYER)):
+        for part in chunk_slices(len(table), draws * max(table.n_features, WIDEST_LAYER), most=rows):
             x = scaling.apply(table.rows(part)).to(device=device, dtype=dtype)
             parts.append(function(x).cpu().numpy())
     return np.concatenate(parts)

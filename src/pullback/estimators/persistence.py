@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -9,6 +10,7 @@ from torch import nn
 from pullback.estimators.autoencoder import Autoencoder
 from pullback.estimators.base import LatentModel
 from pullback.estimators.hvae import HVAE
+from pullback.estimators.parametric_umap import ParametricUMAP
 from pullback.estimators.registry import register_module
 from pullback.estimators.rhvae import RHVAE
 from pullback.estimators.state import restore_options, restore_state
@@ -17,10 +19,13 @@ from pullback.io import FormatError, load_model
 
 __all__ = ["load", "register_module"]
 
-ESTIMATORS: dict[str, type[LatentModel]] = {cls.__name__: cls for cls in (Autoencoder, VAE, HVAE, RHVAE)}
+CLASSES: tuple[type[Any], ...] = (Autoencoder, VAE, HVAE, RHVAE, ParametricUMAP)
+ESTIMATORS: dict[str, type[Any]] = {cls.__name__: cls for cls in CLASSES}
 
 
-def load(directory: str | os.PathLike, *, modules: Mapping[str, nn.Module] | None = None) -> LatentModel:
+def load(
+    directory: str | os.PathLike, *, modules: Mapping[str, nn.Module] | None = None
+) -> LatentModel | ParametricUMAP:
     """The estimator that `save` wrote, fitted: its `transform` gives the same bits.
 
     Args:

@@ -29,6 +29,11 @@ class Scaling:
     offset: Float[Tensor, " p"]
     scale: Float[Tensor, " p"]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision."""
+        return self.offset.dtype
+
     def apply(self, x: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
         """Data units to the units of the network."""
         return (x - self.offset) / self.scale
@@ -45,9 +50,10 @@ class Scaling:
         return Scaling(self.offset.to(dtype), self.scale.to(dtype))
 
 
-def chunk_slices(n: int, width: int) -> Iterator[slice]:
-    """Slices that cover ``n`` rows of ``width`` numbers, each of bounded size."""
+def chunk_slices(n: int, width: int, *, most: int | None = None) -> Iterator[slice]:
+    """Slices that cover ``n`` rows of ``width`` numbers, each of bounded size and of ``most`` rows."""
     size = max(1, CHUNK_VALUES // max(width, 1))
+    size = size if most is None else min(size, most)
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 

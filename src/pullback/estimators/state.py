@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor, nn
 
 from pullback.estimators.registry import describe, is_omitted, rebuild
@@ -19,8 +20,8 @@ from pullback.io import FormatError
 logger = logging.getLogger(__name__)
 
 NETWORKS = ("encoder", "decoder", "likelihood")
-PLAIN = ("library_", "converged_", "message_", "n_epochs_", "best_epoch_")
-ARRAYS = ("embedding_", "training_index_", "validation_index_")
+PLAIN = ("converged_", "message_", "n_epochs_", "best_epoch_")
+ARRAYS = ("embedding_",)
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -31,7 +32,7 @@ def describe_state(estimator: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         TypeError: the default networks use an activation that has no name.
     """
     options = {name: describe(name, value) for name, value in estimator.get_params(deep=False).items()}
-    if is_omitted(options["activation"]) and None in (estimator.encoder, estimator.decoder):
+    if is_omitted(options.get("activation")) and None in (estimator.encoder, estimator.decoder):
         raise TypeError(
             f"activation: expected a name or a registered class, got {estimator.activation!r}; "
             "call pullback.register_module(name, cls) first"
@@ -42,17 +43,18 @@ def describe_state(estimator: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{estimator.tempering!r}; call pullback.register_module(name, cls) first"
         )
     names = getattr(estimator, "feature_names_in_", None)
+    values, arrays = estimator._state_names()
     fitted = {
         "n_features_in_": int(estimator.n_features_in_),
         "feature_names_in_": None if names is None else [str(name) for name in names],
         "image_shape_": estimator.image_shape_,
         "dtype": str(estimator.scaling_.offset.dtype).removeprefix("torch."),
-        **{name: getattr(estimator, name) for name in (*PLAIN, *estimator.STATE_VALUES)},
+        **{name: getattr(estimator, name) for name in (*PLAIN, *values)},
     }
     tensors = {f"module.{name}": value for name, value in estimator.module_.state_dict().items()}
     tensors |= {"scaling.offset": estimator.scaling_.offset, "scaling.scale": estimator.scaling_.scale}
-    for name in (*ARRAYS, *estimator.STATE_ARRAYS):
-        tensors[f"array.{name}"] = torch.from_numpy(np.ascontiguousarray(getattr(estimator, name)))
+    for name in (*ARRAYS, *arrays):
+        tensors |= _packed(f"array.{name}", getattr(estimator, name))
     for term, values in estimator.history_.items():
         tensors[f"history.{term}"] = torch.tensor(values, dtype=torch.float64)
     return {"class": type(estimator).__name__, "options": options, "fitted": fitted}, tensors
@@ -72,7 +74,7 @@ def restore_options(
             f"options: {cls.__name__} knows no {', '.join(unknown)}; written by a newer pullback?"
         )
     for name in modules:
-        if name not in NETWORKS or settings.get(name) is None:
+        if name not in NETWORKS or settings.get(name) in (None, False):
             used = [network for network in NETWORKS if isinstance(settings.get(network), dict)]
             raise ValueError(
                 f"modules: expected some of {used}, which the model was trained with, got {name!r}"
@@ -107,11 +109,12 @@ def restore_state(estimator: Any, fitted: Mapping[str, Any], tensors: Mapping[st
         estimator.feature_names_in_ = np.asarray(fitted["feature_names_in_"], dtype=object)
     shape = fitted["image_shape_"]
     estimator.image_shape_ = None if shape is None else tuple(shape)
-    for name in (*PLAIN, *estimator.STATE_VALUES):
+    values, arrays = estimator._state_names()
+    for name in (*PLAIN, *values):
         setattr(estimator, name, fitted[name])
     estimator.scaling_ = Scaling(tensors["scaling.offset"], tensors["scaling.scale"])
-    for name in (*ARRAYS, *estimator.STATE_ARRAYS):
-        setattr(estimator, name, tensors[f"array.{name}"].numpy())
+    for name in (*ARRAYS, *arrays):
+        setattr(estimator, name, _unpacked(f"array.{name}", tensors))
     estimator.history_ = {term: values.tolist() for term, values in _under("history.", tensors).items()}
     module = estimator._new_module(dtype, seed=0)
     try:
@@ -119,6 +122,28 @@ def restore_state(estimator: Any, fitted: Mapping[str, Any], tensors: Mapping[st
     except RuntimeError as error:
         raise FormatError(f"module: the stored tensors do not fit the networks; {error}") from error
     estimator.module_ = module.eval().requires_grad_(False)
+
+
+def _packed(name: str, value: Any) -> dict[str, Tensor]:
+    """An array, a sparse matrix as its three arrays, or nothing for None."""
+    if value is None:
+        return {}
+    if sparse.issparse(value):
+        parts = {"data": value.data, "indices": value.indices, "indptr": value.indptr}
+        return {f"{name}.{part}": torch.from_numpy(np.ascontiguousarray(v)) for part, v in parts.items()}
+    return {name: torch.from_numpy(np.ascontiguousarray(value))}
+
+
+def _unpacked(name: str, tensors: Mapping[str, Tensor]) -> Any:
+    """What `_packed` took apart; sparse matrices are square."""
+    if name in tensors:
+        return tensors[name].numpy()
+    parts = [tensors.get(f"{name}.{part}") for part in ("data", "indices", "indptr")]
+    if any(part is None for part in parts):
+        return None
+    arrays = tuple(part.numpy() for part in parts if part is not None)
+    n = len(arrays[2]) - 1
+    return sparse.csr_matrix(arrays, shape=(n, n))
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

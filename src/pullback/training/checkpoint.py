@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pullback.io import FormatError, load_tensors, save_tensors
 from pullback.training.batches import Batches, Streams
-from pullback.training.objective import Objective
+from pullback.training.objective import Trainable
 from pullback.training.options import TrainingOptions
 
 FILE_NAME = "checkpoint.safetensors"
@@ -64,7 +64,7 @@ def copied(module: nn.Module) -> dict[str, Tensor]:
 
 
 def describe_run(
-    objective: Objective, options: TrainingOptions, batches: Batches, seed: int
+    objective: Trainable, options: TrainingOptions, batches: Batches, seed: int
 ) -> dict[str, Any]:
     """What must agree for a checkpoint to continue a run: objective, options of the steps, data, seed."""
     steering = ["batch_size", "lr", "lr_schedule", "weight_decay", "gradient_clip", "precision"]
@@ -129,7 +129,7 @@ def save_checkpoint(
     path: Path,
     state: RunState,
     *,
-    objective: Objective,
+    objective: Trainable,
     optimizer: torch.optim.Optimizer,
     streams: Streams,
     layers: Mapping[str, Tensor],
@@ -196,7 +196,7 @@ class Loaded:
 def load_checkpoint(
     path: Path,
     *,
-    objective: Objective,
+    objective: Trainable,
     optimizer: torch.optim.Optimizer,
     streams: Streams,
     run: Mapping[str, Any],

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pullback.training.interrupt import Interrupt
-from pullback.training.objective import Objective
+from pullback.training.objective import Trainable
 from pullback.training.options import FitResult, TrainingOptions
 from pullback.training.run import Callback, End, EpochSummary, Run
 
@@ -16,7 +16,7 @@ __all__ = ["EpochSummary", "FitResult", "TrainingOptions", "fit"]
 
 
 def fit(
-    objective: Objective,
+    objective: Trainable,
     data: Any,
     options: TrainingOptions,
     *,
@@ -45,6 +45,7 @@ def fit(
     Example:
         >>> import torch
         >>> from pullback.models import MLP, Autoencoder, Gaussian
+        >>> from pullback.training import Objective
         >>> objective = Objective(Autoencoder(MLP(3, 1), MLP(1, 3), Gaussian()))
         >>> result = fit(objective, torch.zeros(64, 3), TrainingOptions(max_epochs=3), generator_seed=0)
         >>> len(result.history["loss"])

@@ -5,6 +5,7 @@ carry gradients between processes (`pullback.training.distributed`); averaging t
 processes, as DDP does, then gives the gradient of one process with the whole batch.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -21,7 +22,7 @@ Weight = float | int | Schedule
 FREE_BITS = "free_bits"
 TOTAL = "loss"
 
-__all__ = ["LinearWarmup", "Loss", "Objective", "Penalty", "Regularizer", "global_means"]
+__all__ = ["LinearWarmup", "Loss", "Objective", "Penalty", "Regularizer", "Trainable", "global_means"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,38 @@ def global_means(terms: Mapping[str, Tensor], reduce: Reduce = ALONE) -> dict[st
     }
 
 
-class Objective(nn.Module):
+class Trainable(nn.Module, ABC):
+    """What the loop trains: a model and the loss of a batch, which says what it is made of."""
+
+    model: Any
+
+    @property
+    @abstractmethod
+    def noise_features(self) -> int:
+        """Standard normal numbers that a row needs."""
+
+    @abstractmethod
+    def forward(
+        self,
+        x: Tensor,
+        noise: Tensor | None = None,
+        step: int = 0,
+        reduce: Reduce = ALONE,
+        *,
+        quantities: Tensor | None = None,
+    ) -> Loss:
+        """Loss of a batch; the same on all processes."""
+
+    @abstractmethod
+    def combine(self, terms: Mapping[str, Any], step: int) -> Any:
+        """The total of terms at a step."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What makes this objective another one, as plain values, for checkpoints."""
+
+
+class Objective(Trainable):
     """total = Σ_k weight_k · term_k over the model's own terms and those of regularisers.
 
     With free bits λ the term "free_bits" = Σ_j max(0, λ - KL_j), KL_j the batch mean of dimension j, joins
@@ -115,8 +147,6 @@ class Objective(nn.Module):
         >>> sorted(loss.terms)
         ['kl', 'reconstruction']
     """
-
-    model: Any
 
     def __init__(
         self,

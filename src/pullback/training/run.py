@@ -24,7 +24,7 @@ from pullback.training.checkpoint import (
 )
 from pullback.training.distributed import Engine, make_engine, started_by_torchrun
 from pullback.training.interrupt import Interrupt
-from pullback.training.objective import TOTAL, Objective
+from pullback.training.objective import TOTAL, Trainable
 from pullback.training.options import FitResult, TrainingOptions
 from pullback.training.progress import ProgressBar, wants_bar
 from pullback.training.randomness import LayerRandomness
@@ -68,7 +68,7 @@ class Run:
     """One run: its parts, and the methods that move it on."""
 
     def __init__(
-        self, objective: Objective, data: Any, options: TrainingOptions, *, validation: Any, seed: int
+        self, objective: Trainable, data: Any, options: TrainingOptions, *, validation: Any, seed: int
     ):
         unused = started_by_torchrun() and has_unused_parameters(objective, data, options)
         self.engine: Engine = make_engine(options, dtype_of(objective), unused=unused)

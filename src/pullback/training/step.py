@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 from pullback.training.batches import Placement, as_batches, seeded_streams
 from pullback.training.distributed import ALONE, Reduce
-from pullback.training.objective import Objective
+from pullback.training.objective import Trainable
 from pullback.training.options import TrainingOptions
 
 
 class Step(nn.Module):
     """The objective as DDP and Fabric want it: tensors in, tensors out."""
 
-    def __init__(self, objective: Objective, reduce: Reduce):
+    def __init__(self, objective: Trainable, reduce: Reduce):
         super().__init__()
         self.objective, self.reduce = objective, reduce
         self.names: list[str] = []
@@ -37,7 +37,7 @@ def dtype_of(module: nn.Module) -> torch.dtype:
 
 
 def make_optimizer(
-    objective: Objective, options: TrainingOptions, device: torch.device
+    objective: Trainable, options: TrainingOptions, device: torch.device
 ) -> torch.optim.Optimizer:
     """Adam, with decoupled weight decay where that is asked."""
     kind = torch.optim.AdamW if options.weight_decay else torch.optim.Adam
@@ -45,7 +45,7 @@ def make_optimizer(
     return kind(trainable(objective), lr=options.lr, weight_decay=options.weight_decay, fused=fused or None)
 
 
-def has_unused_parameters(objective: Objective, data: Any, options: TrainingOptions) -> bool:
+def has_unused_parameters(objective: Trainable, data: Any, options: TrainingOptions) -> bool:
     """Whether a parameter takes no part in the loss of a batch; DDP has to know before it starts."""
     device = next(objective.parameters()).device
     placement = Placement(device, dtype_of(objective), objective.noise_features)

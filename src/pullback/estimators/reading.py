@@ -1,0 +1,42 @@
+"""What every estimator asks of what it is handed: rows with names as in scikit-learn, a device, a seed."""
+
+from typing import Any
+
+import pandas as pd
+import torch
+from sklearn.utils.validation import validate_data
+
+from pullback.inputs import Table, read_input
+from pullback.training.distributed import started_by_torchrun
+
+
+def read_table(estimator: Any, X: Any, *, reset: bool, minimum_rows: int = 1) -> Table:
+    """Rows for an estimator; names and number of features are noted (``reset``) or compared.
+
+    Raises:
+        ValueError: other features than in fit, images where there were rows, or what `read_input` refuses.
+    """
+    table = read_input(X, minimum_rows=minimum_rows, estimator=estimator)
+    named: Any = table.values
+    if table.feature_names is not None:
+        named = X if hasattr(X, "columns") else pd.DataFrame(columns=table.feature_names)
+    validate_data(estimator, named, reset=reset, skip_check_array=True)
+    if not reset and table.image_shape not in (None, estimator.image_shape_):
+        shape = estimator.image_shape_
+        wanted = "flat rows (n, p)" if shape is None else f"images {shape}"
+        raise ValueError(f"X: expected {wanted} as in fit, got images {table.image_shape}")
+    return table
+
+
+def check_seed_agrees(random_state: Any) -> None:
+    """Raise ``ValueError`` where processes that must draw the same numbers were given no seed."""
+    if random_state is None and started_by_torchrun():
+        raise ValueError(
+            "random_state: expected a number under torchrun, where processes must agree, got None"
+        )
+
+
+def training_device(device: str, dtype: torch.dtype) -> str:
+    """The device to train on: "auto" must not choose Apple's GPU, which knows no float64, for such rows."""
+    wide = dtype == torch.float64 and not torch.cuda.is_available()
+    return "cpu" if wide and device == "auto" else device

@@ -1,0 +1,163 @@
+"""Batches for an embedding of a graph: edges drawn by weight, and the rows at their ends.
+
+A batch is drawn for all processes together. Each process encodes its part of the rows and scores its part of
+the edges, so that any number of processes takes the same steps.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from scipy import sparse
+from torch import Tensor
+
+from pullback.models.umap import EdgeSampler
+from pullback.training.batches import SAMPLED_ROWS, Batch, Placement, Streams, checksum
+from pullback.validation import check_whole
+
+ONCE_BELOW = 2
+"""Rows, in batch sizes, up to which a step encodes all: the ends of its edges are most of them anyway."""
+FEWEST_STEPS = 4
+"""Steps of an epoch at least: the edges of a small graph are cut into smaller batches."""
+
+
+@dataclass(frozen=True, eq=False)
+class GraphRows:
+    """Rows and the graph that says which of them belong together.
+
+    Attributes:
+        values: a tensor ``(n, p)``, or an object with ``__len__`` and ``rows(index)``.
+        graph: symmetric weights ``(n, n)``.
+        negatives, negative_sample_rate: of `pullback.models.umap.EdgeSampler`.
+        most_batches: steps of an epoch at most; None draws as many edges as there are.
+        decoded: rows of a batch that a decoder is shown; 0 where there is none.
+    """
+
+    values: Any
+    graph: sparse.csr_matrix
+    negatives: str = "batch"
+    negative_sample_rate: int = 5
+    most_batches: int | None = None
+    decoded: int = 0
+
+    def __post_init__(self) -> None:
+        if self.graph.shape != (len(self.values), len(self.values)):
+            raise ValueError(
+                f"graph: expected one row and column for each of {len(self.values)}, got {self.graph.shape}"
+            )
+        if self.most_batches is not None:
+            check_whole("num_batches", self.most_batches)
+
+    def batches(self, batch_size: int, placement: Placement) -> "EdgeBatches":
+        """The batches of an epoch, of ``batch_size`` edges at most."""
+        return EdgeBatches(self, batch_size, placement)
+
+
+class EdgeBatches:
+    """Batches of edges and of the rows at their ends.
+
+    ``x`` of a batch are the rows to encode, ``quantities`` the places ``(2, b + m b)`` of heads and tails
+    among the codes of all processes, those of the b edges first, and ``noise`` the places in ``x`` of rows
+    that a decoder is shown, where there is one.
+    """
+
+    def __init__(self, source: GraphRows, batch_size: int, placement: Placement):
+        self.source, self.placement = source, placement
+        self.sampler = EdgeSampler(
+            source.graph,
+            1,
+            torch.Generator(),
+            negatives=source.negatives,  # type: ignore[arg-type]
+            negative_sample_rate=source.negative_sample_rate,
+        )
+        edges = self.sampler.n_edges
+        steps = max(math.ceil(edges / batch_size), min(FEWEST_STEPS, edges))
+        self._count = steps if source.most_batches is None else min(steps, source.most_batches)
+        self.sampler = EdgeSampler(
+            source.graph,
+            math.ceil(edges / steps),
+            torch.Generator(),
+            negatives=source.negatives,  # type: ignore[arg-type]
+            negative_sample_rate=source.negative_sample_rate,
+        )
+        n = len(source.values)
+        self.once = n <= ONCE_BELOW * batch_size
+        self._own = placement.bounds(n)
+        if isinstance(source.values, Tensor):
+            resident = source.values.to(placement.device, placement.dtype)
+            self._resident: Tensor | None = resident[self._own] if self.once else resident
+        else:
+            self._resident = None
+
+    @property
+    def count(self) -> int:
+        """Batches of an epoch."""
+        return self._count
+
+    @property
+    def size(self) -> int:
+        """Rows of the data."""
+        return len(self.source.values)
+
+    def digest(self) -> str:
+        """Checksum of the graph and of some rows."""
+        rows = self._rows(torch.linspace(0, self.size - 1, min(self.size, SAMPLED_ROWS)).long(), whole=True)
+        graph = self.source.graph
+        return checksum(rows, *(torch.from_numpy(np.asarray(part)) for part in (graph.data, graph.indices)))
+
+    def epoch(self, streams: Streams, *, skip: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch; the first ``skip`` are drawn and left out."""
+        self.sampler.generator = streams.order
+        for number in range(self.count):
+            drawn = self.sampler.draw()
+            if number < skip:
+                continue
+            b = len(drawn.head)
+            own = self.placement.bounds(b)
+            head, tail = drawn.head[own], drawn.tail[own]
+            other = drawn.negative_tail.view(-1, b)[:, own].reshape(-1)
+            nodes = None if self.once else self._touched(drawn.head, drawn.tail, drawn.negative_tail)
+            pairs = self._places(nodes, head, tail, other)
+            yield self._batch(nodes, pairs, b, streams.noise)
+
+    def _touched(self, *ends: Tensor) -> Int[Tensor, " m"]:
+        """The rows at these ends, each once, ascending."""
+        mark = torch.zeros(self.size, dtype=torch.bool)
+        for end in ends:
+            mark[end] = True
+        return mark.nonzero().flatten()
+
+    def _places(self, nodes: Tensor | None, head: Tensor, tail: Tensor, other: Tensor) -> Int[Tensor, "2 c"]:
+        m = self.source.negative_sample_rate
+        ends = torch.stack([head.repeat(m + 1), torch.cat([tail, other])])
+        if nodes is None:
+            return ends
+        place = torch.empty(self.size, dtype=torch.long)
+        place[nodes] = torch.arange(len(nodes))
+        return place[ends]
+
+    def _batch(self, nodes: Tensor | None, pairs: Tensor, b: int, noise: torch.Generator) -> Batch:
+        count = self.size if nodes is None else len(nodes)
+        own = self.placement.bounds(count)
+        x = self._rows(None if nodes is None else nodes[own])
+        shown = None
+        if self.source.decoded:
+            # drawn for all processes; each decodes what it has encoded
+            chosen = torch.randint(count, (min(self.source.decoded, count),), generator=noise)
+            chosen = chosen[(chosen >= own.start) & (chosen < own.stop)] - own.start
+            shown = chosen.to(self.placement.device)
+        return Batch(x, shown, pairs.to(self.placement.device), b)
+
+    def _rows(self, nodes: Tensor | None, *, whole: bool = False) -> Tensor:
+        """Rows of the data; None are this process's part of all of them."""
+        values = self.source.values
+        if self._resident is not None and not whole:
+            return self._resident if nodes is None else self._resident[nodes.to(self._resident.device)]
+        if nodes is None:
+            nodes = torch.arange(self._own.start, self._own.stop)
+        rows = values[nodes] if isinstance(values, Tensor) else values.rows(nodes)
+        return rows.to(self.placement.device, self.placement.dtype)
