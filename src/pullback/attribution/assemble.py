@@ -3,13 +3,14 @@
 from collections.abc import Iterable
 from typing import Literal
 
+import torch
 from torch import Tensor
 
-from pullback.attribution.collecting import Part
+from pullback.attribution.collecting import Collector, Part
 from pullback.attribution.question import Question
 from pullback.attribution.result import AffineMap, Attribution, Source
 from pullback.jets.affine import report_check
-from pullback.jets.verification import HOMOGENEITY_POINTS, TOLERANCE, homogeneity
+from pullback.jets.verification import HOMOGENEITY_POINTS, TOLERANCE, JacobianVerification, homogeneity
 
 
 def assemble(
@@ -31,16 +32,7 @@ def assemble(
     n, d = len(x), question.outputs
     empty = x.new_zeros(n, d)
     column = collector.column
-    nodes = column("nodes")
-    quadrature = nodes is not None and bool((nodes > 0).any())
-    tolerance = TOLERANCE.get(x.dtype, 1e-2)
-    verification = collector.residuals.result(
-        x.dtype, derivative_error, max(question.tol, tolerance) if quadrature else tolerance
-    )
-    report_check(
-        verification, question.network.steps, power, x.dtype, question.strict,
-        what="the sum of the contributions", stacklevel=question.stacklevel,
-    )  # fmt: skip
+    verification, nodes = checked(question, collector, x.dtype, power, derivative_error)
     values = collector.values
     if question.reduction == "mean_l2" and n:
         values /= n
@@ -55,7 +47,7 @@ def assemble(
         method=method,
         reduction=question.reduction,
         pieces=column("pieces"),
-        nodes=nodes if quadrature else None,
+        nodes=nodes,
         kink_margin=column("margin"),
         homogeneity=power,
         verification=verification,
@@ -67,6 +59,26 @@ def assemble(
         degenerate=column("degenerate"),
         _source=source,
     )
+
+
+def checked(
+    question: Question,
+    collector: Collector,
+    dtype: torch.dtype,
+    power: int | None,
+    derivative_error: float | None = None,
+) -> tuple[JacobianVerification, Tensor | None]:
+    """The check of all parts, reported, and the nodes of each row where there was a quadrature."""
+    nodes = collector.column("nodes")
+    nodes = nodes if nodes is not None and bool((nodes > 0).any()) else None
+    tolerance = TOLERANCE.get(dtype, 1e-2)
+    tolerance = tolerance if nodes is None else max(question.tol, tolerance)
+    verification = collector.residuals.result(dtype, derivative_error, tolerance)
+    report_check(
+        verification, question.network.steps, power, dtype, question.strict,
+        what="the sum of the contributions", stacklevel=question.stacklevel,
+    )  # fmt: skip
+    return verification, nodes
 
 
 def power_of(question: Question, x: Tensor) -> int | None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pullback.attribution.groups import FeatureGroups
 from pullback.attribution.result import Reduction
+from pullback.jets.gemm import plain_product
 from pullback.jets.verification import Residuals
 
 DEGENERATE = {torch.float64: 1e-12, torch.float32: 1e-6}
@@ -45,19 +46,22 @@ class Collector:
     Attributes:
         reduction: see `Attribution`.
         groups: features counted together, or None.
-        values: the result, (n, d, p), (n, p) or (p,); for "mean_l2" a running sum.
+        values: the result, (n, d, p), (n, p) or (p,), for "mean_l2" a running sum; or (g, d, p) with
+            ``shares``.
+        shares: weight of each row in each of g means, (g, n), or None.
         columns: the numbers that each row has, by name.
     """
 
     reduction: Reduction | None
     groups: FeatureGroups | None
     values: Tensor
+    shares: Tensor | None = None
     residuals: Residuals = field(default_factory=Residuals)
     columns: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def add(self, part: Part) -> None:
         """Take in a chunk; chunks come in the order of the rows."""
-        whole = self.reduction is None and self.groups is None
+        whole = self.reduction is None and self.groups is None and self.shares is None
         if whole:
             rows = self.values[part.at].transpose(0, 1)
             torch.mul(part.linear, part.step, out=rows)
@@ -87,7 +91,10 @@ class Collector:
         return torch.cat(parts) if parts else None
 
     def _reduce(self, rows: Tensor, part: Part) -> None:
-        if self.reduction is None:
+        if self.shares is not None:
+            for i, row in enumerate(rows):
+                self.values[:, i] += plain_product(self.shares[:, part.at], row)
+        elif self.reduction is None:
             self.values[part.at].copy_(rows.transpose(0, 1))
         elif self.reduction == "l2":
             _norm(rows, self.values[part.at])

@@ -44,7 +44,7 @@ class Question:
     chunk_size: int | None
     feature_names: tuple[str, ...] | None
     output_names: tuple[str, ...] | None
-    stacklevel: int = 5
+    stacklevel: int = 6
 
     def chunks(self, n: int, width: int, itemsize: int = 4) -> Iterator[slice]:
         """Slices of rows whose contributions fit the budget."""
@@ -94,7 +94,7 @@ def read_question(
     chunk_size: int | None = None,
     feature_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
-    stacklevel: int = 5,
+    stacklevel: int = 6,
 ) -> Question:
     """The question, its options checked; ``x`` is a checked table of rows."""
     check_choice("reduction", reduction, REDUCTIONS)

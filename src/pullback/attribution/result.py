@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -55,6 +55,7 @@ class TopFeatures:
     names: tuple[str, ...] | None
 
 
+@runtime_checkable
 class Source(Protocol):
     """The network and the rows behind an attribution, for questions about pairs and groups of them."""
 
