@@ -2,6 +2,7 @@
 
 from pullback.estimators.autoencoder import Autoencoder
 from pullback.estimators.base import LatentModel
+from pullback.estimators.explaining import explain
 from pullback.estimators.hvae import HVAE
 from pullback.estimators.parametric_umap import ParametricUMAP
 from pullback.estimators.persistence import load
@@ -20,6 +21,7 @@ __all__ = [
     "ParametricUMAP",
     "Samples",
     "VariationalModel",
+    "explain",
     "load",
     "register_module",
 ]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from pullback.estimators import targets
 from pullback.estimators.anndata_results import write_results
+from pullback.estimators.chains import Chain, decoder_chain, encoder_chain
 from pullback.estimators.counts import LogNormalise, median_library
 from pullback.estimators.evaluation import check_networks, decoded, device_of, evaluating, over_rows
 from pullback.estimators.networks import (
@@ -33,7 +34,7 @@ from pullback.estimators.networks import (
 from pullback.estimators.reading import check_seed_agrees, read_table, training_device
 from pullback.estimators.rows import draw_seed, read_quantities, split_rows, training_rows
 from pullback.estimators.samples import Samples
-from pullback.estimators.scaling import Scaling, fit_scaling
+from pullback.estimators.scaling import Scaling, feature_mean, fit_scaling
 from pullback.estimators.state import describe_state
 from pullback.inputs import Table, is_anndata, read_input
 from pullback.io import save_model
@@ -53,6 +54,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         module_: the trained network (a module of `pullback.models`), in evaluation mode, without gradients.
         embedding_: latent points of the training data ``(n, d)``.
         scaling_: change of units between data and network.
+        feature_mean_: mean of the training rows ``(p,)``, where `pullback.explain` starts.
         history_: a list per loss term, one number an epoch; those of held-out rows are "validation/...".
         converged_, message_: how the training ended.
         n_epochs_, best_epoch_: epochs run, and the one whose weights the model holds.
@@ -102,6 +104,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     image_shape_: tuple[int, int, int] | None
     library_: float | None
     scaling_: Scaling
+    feature_mean_: np.ndarray
     embedding_: np.ndarray
     training_index_: np.ndarray
     validation_index_: np.ndarray
@@ -185,6 +188,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         likelihood = targets.resolve_likelihood(self.likelihood, table.n_features)
         scale = targets.resolve_scale(self.scale, likelihood)
         self.scaling_ = fit_scaling(scale, table, self.training_index_)
+        self.feature_mean_ = feature_mean(table, self.training_index_)
         targets.check_targets(table, self.scaling_, likelihood)
         is_counts = isinstance(likelihood, targets.COUNTS)
         self.library_ = median_library(table, self.training_index_) if is_counts else None
@@ -420,8 +424,16 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     def _state_names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the fitted numbers and of the fitted arrays that are saved."""
-        arrays = ("training_index_", "validation_index_", *self.STATE_ARRAYS)
+        arrays = ("training_index_", "validation_index_", "feature_mean_", *self.STATE_ARRAYS)
         return ("library_", *self.STATE_VALUES), arrays
+
+    def _encoder_chain(self) -> Chain:
+        check_is_fitted(self)
+        return encoder_chain(self)
+
+    def _decoder_chain(self) -> Chain:
+        check_is_fitted(self)
+        return decoder_chain(self)
 
     @property
     def _n_features_out(self) -> int:

@@ -103,6 +103,12 @@ def fit_scaling(scale: object, table: Table, index: np.ndarray) -> Scaling:
     return Scaling(offset, width).to(table.dtype)
 
 
+def feature_mean(table: Table, index: np.ndarray) -> Float[np.ndarray, " p"]:
+    """Mean of each feature over some rows, in the table's precision."""
+    total = sum((rows.sum(dim=0) for rows in _chunks(table, index)), torch.zeros(()))
+    return (total / len(index)).to(table.dtype).numpy()
+
+
 def _chunks(table: Table, index: np.ndarray) -> Iterator[Tensor]:
     return (table.rows(index[part]).double() for part in chunk_slices(len(index), table.n_features))
 
