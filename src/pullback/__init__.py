@@ -11,6 +11,7 @@ from pullback._version import __version__
 
 _ROOMS = (
     "ambient",
+    "attribution",
     "data",
     "dynamics",
     "geometry",
@@ -41,6 +42,12 @@ _HOME = {
         "reference_jet",
         "register_jet_rule",
         "tangential_acceleration",
+    ),
+    "pullback.attribution": (
+        "Attribution",
+        "contributions",
+        "contributions_between",
+        "group_contributions",
     ),
     "pullback.metrics": (
         "CentroidMetric",
@@ -125,7 +132,7 @@ _HOME = {
         "Autoencoder",
         "ParametricUMAP",
         "Samples",
-        "load",
+        "explain", "load",
         "register_module",
     ),
     "pullback.reporting": ("Diagnosis", "diagnose", "report"),
