@@ -1,4 +1,5 @@
 from pullback import ambient as ambient
+from pullback import attribution as attribution
 from pullback import data as data
 from pullback import dynamics as dynamics
 from pullback import geometry as geometry
@@ -9,12 +10,17 @@ from pullback import penalties as penalties
 from pullback import plots as plots
 from pullback import training as training
 from pullback._version import __version__ as __version__
+from pullback.attribution import Attribution as Attribution
+from pullback.attribution import contributions as contributions
+from pullback.attribution import contributions_between as contributions_between
+from pullback.attribution import group_contributions as group_contributions
 from pullback.estimators import HVAE as HVAE
 from pullback.estimators import RHVAE as RHVAE
 from pullback.estimators import VAE as VAE
 from pullback.estimators import Autoencoder as Autoencoder
 from pullback.estimators import ParametricUMAP as ParametricUMAP
 from pullback.estimators import Samples as Samples
+from pullback.estimators import explain as explain
 from pullback.estimators import load as load
 from pullback.estimators import register_module as register_module
 from pullback.geometry import ApproximationWarning as ApproximationWarning
