@@ -1,10 +1,11 @@
-"""Still figures: every function takes ``ax=None`` and returns the Axes."""
+"""Figures. Still ones take ``ax=None`` and return the Axes; `interactive_embedding` makes a page."""
 
 from pullback.plots.conditions import condition_map
 from pullback.plots.contributions import plot_contributions
 from pullback.plots.curved import curvature_map
 from pullback.plots.ellipses import indicatrices
 from pullback.plots.embedding import plot_embedding
+from pullback.plots.explorer import EmbeddingPage, interactive_embedding
 from pullback.plots.fan import distance_balls, geodesic_fan
 from pullback.plots.latent import latent_map, magnification_map
 from pullback.plots.paths import decoded_strip, geodesic_paths
@@ -13,6 +14,7 @@ from pullback.plots.shares import path_attribution
 from pullback.plots.training import loss_curves
 
 __all__ = [
+    "EmbeddingPage",
     "condition_map",
     "curvature_map",
     "decoded_strip",
@@ -20,6 +22,7 @@ __all__ = [
     "geodesic_fan",
     "geodesic_paths",
     "indicatrices",
+    "interactive_embedding",
     "latent_map",
     "loss_curves",
     "magnification_map",

@@ -1,6 +1,7 @@
 """Checks of what the plotting functions are given."""
 
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -55,3 +56,37 @@ def check_image_shape(image_shape: Any, p: int) -> tuple[int, int, int]:
             f"image_shape: expected (channels, height, width) with product {p}, got {tuple(image_shape)}"
         )
     return shape[0], shape[1], shape[2]
+
+
+def check_table(name: str, values: Any, shape: tuple[int, int]) -> np.ndarray:
+    """Return numbers of a shape, NaN among them or not, or raise ``ValueError``."""
+    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    if array.shape != shape or array.dtype.kind not in "fiub":
+        raise ValueError(f"{name}: expected numbers {shape}, got {array.shape} {array.dtype}")
+    return array
+
+
+def check_columns(hover_data: Any, n: int) -> dict[str, np.ndarray]:
+    """Return columns ``(n,)`` by name; none for None."""
+    if hover_data is None:
+        return {}
+    if not (isinstance(hover_data, Mapping) or hasattr(hover_data, "columns")):
+        raise TypeError(f"hover_data: expected a DataFrame or a mapping, got {type(hover_data).__name__}")
+    names = list(hover_data)  # of a DataFrame, too, the names of its columns
+    columns = {str(name): np.asarray(hover_data[name]) for name in names}
+    for name, column in columns.items():
+        if column.shape != (n,):
+            raise ValueError(f"hover_data: expected columns of {n} rows, got {column.shape} for {name!r}")
+    return columns
+
+
+def check_pictures(images: Any, n: int) -> np.ndarray:
+    """Return pictures as 8-bit ``(n, h, w, 3)``; the largest of other numbers is black."""
+    array = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
+    if array.ndim not in (3, 4) or len(array) != n or array.shape[3:] not in ((), (1,), (3,)):
+        raise ValueError(f"hover_images: expected ({n}, h, w) or ({n}, h, w, 3), got {array.shape}")
+    if array.dtype != np.uint8:
+        low, high = float(array.min()), float(array.max())
+        array = np.round(255 * (1 - (array - low) / max(high - low, 1e-12))).astype(np.uint8)
+    array = array[..., None] if array.ndim == 3 else array
+    return np.broadcast_to(array, (*array.shape[:3], 3)) if array.shape[3] == 1 else array

@@ -15,6 +15,7 @@ from pullback.plots.style import (
     FALLS,
     HAIRLINE,
     INK,
+    MATPLOTLIB_MARKERS,
     MUTED,
     POINT,
     RISES,
@@ -208,13 +209,9 @@ def _draw(ax: Axes, bars: Bars, values: np.ndarray, *, failed: bool) -> None:
     else:
         ax.hlines(y, values.min(0), values.max(0), color=HAIRLINE, lw=1.2, zorder=1)
         for k, name in enumerate(bars.names):
-            face = (
-                {"facecolors": "none", "edgecolors": category_style(k)[0]}
-                if failed
-                else {"color": category_style(k)[0]}
-            )
-            marker = {"circle": "o", "triangle": "^"}[category_style(k)[1]]
-            ax.scatter(values[k], y, s=26, marker=marker, label=name, zorder=2, **face)
+            color, marker = category_style(k)
+            common: dict[str, Any] = {"s": 26, "marker": MATPLOTLIB_MARKERS[marker], "label": name}
+            ax.scatter(values[k], y, edgecolors=color, facecolors="none" if failed else color, **common)
     if values.min() < 0 or series > BARS:
         ax.axvline(0, color=INK, lw=0.8, zorder=0.5)
     if series > 1:

@@ -90,17 +90,18 @@ def assemble(
     figures: Mapping[str, UIElement],
     footer: str,
     behaviour: str = "",
+    style: str = "",
 ) -> str:
     """The whole page as text: styles, scripts, figures and pictures inline; no address outside it.
 
-    ``behaviour`` is JavaScript that runs after the figures are there.
+    ``style`` is CSS beside that of every page, ``behaviour`` JavaScript at its end.
     """
     script, places = components(dict(figures))
     body = "\n".join(_section(section) for section in sections)
     for name, place in places.items():
         body = body.replace("{{" + name + "}}", f'<div class="figure" data-figure="{name}">{place}</div>')
     links = "".join(f'<a href="#{section.key}">{escape(section.short)}</a>' for section in sections)
-    style = files("pullback.plots").joinpath("page.css").read_text(encoding="utf-8")
+    common = files("pullback.plots").joinpath("page.css").read_text(encoding="utf-8")
     library = Resources(mode="inline", minified=True, components=["bokeh", "bokeh-widgets"])
     scripts = "\n".join(f"<script>{text}</script>" for text in library.js_raw)
     return f"""<!DOCTYPE html>
@@ -111,7 +112,7 @@ def assemble(
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <title>{escape(title)}</title>
 <link rel="icon" href="data:,">
-<style>{style}</style>
+<style>{common}{style}</style>
 {scripts}
 </head>
 <body>

@@ -60,8 +60,9 @@ def plot_embedding(
     for i, name in enumerate(names):
         rows = points[read.values == i] if read is not None else points[:0]
         if len(rows):
+            across, up = np.median(rows, axis=0)
             ax.text(
-                *np.median(rows, axis=0), shortened(name), ha="center", va="center", fontsize=9, color=INK,
+                across, up, shortened(name), ha="center", va="center", fontsize=9, color=INK,
                 weight="bold", zorder=4, path_effects=[withStroke(linewidth=2.5, foreground=PAPER)],
             )  # fmt: skip
     return finish(ax, "Embedding", (f"component {first + 1}", f"component {second + 1}"))
