@@ -13,7 +13,7 @@ from pullback.attribution import Attribution
 from pullback.plots.labels import Labels
 
 MAX_POINTS = 100_000
-CONTRIBUTION_BYTES = 9_000_000
+CONTRIBUTION_BYTES = 8_000_000
 CHUNK_CELLS = 4_000_000
 STEPS = 32_767
 TOP_NAMES = 20

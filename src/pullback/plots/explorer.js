@@ -187,9 +187,9 @@
     const any = picked.A.length + picked.B.length > 0;
     alpha.fill(any ? 0.18 : 0.85);
     edge.fill(0);
-    stroke.fill(cargo.line);
+    stroke.fill(cargo.edge);
     [['A', 1], ['B', 2]].forEach(([name, code]) => {
-      for (const r of picked[name]) { alpha[r] = 0.95; edge[r] = code; stroke[r] = cargo.line + 0.9; }
+      for (const r of picked[name]) { alpha[r] = 0.95; edge[r] = code; stroke[r] = cargo.mark; }
     });
     source.change.emit();
     document.querySelectorAll('.picks button[data-pick]').forEach((button) => {
@@ -297,6 +297,7 @@
   };
 
   const start = () => {
+    ['shade', 'alpha', 'stroke'].forEach((name) => { source.data[name] = new Float32Array(n); });
     source.data.top = Array.from(top, (v) => (v < 0 ? 'another feature' : cargo.topNames[v]));
     if (groups) {
       source.data.group = Array.from(groups, (v) => (cargo.groups.numeric ? String(Number(v.toPrecision(4))) : cargo.groups.categories[v]));

@@ -27,7 +27,7 @@ from pullback.plots.cargo import (
 from pullback.plots.contributions import described
 from pullback.plots.document import Section, assemble, checks_box
 from pullback.plots.explorer_controls import controls
-from pullback.plots.explorer_figure import EDGE, points_figure
+from pullback.plots.explorer_figure import EDGE, dot_size, points_figure
 from pullback.plots.group_sums import check_attribution
 from pullback.plots.labels import Labels, read_labels
 from pullback.plots.png import data_uri, shrink
@@ -35,7 +35,7 @@ from pullback.plots.style import HAIRLINE, POINT, category_style, hex_colors, nu
 from pullback.plots.sum_checks import attribution_checks
 from pullback.validation import check_whole
 
-PICTURE_BYTES = 3_000_000
+PICTURE_BYTES = 2_000_000
 DISTINCT_COLORS = 20
 
 HOW = (
@@ -99,7 +99,7 @@ def interactive_embedding(
         feature_names: names of the p features; None takes those of ``attribution``, else numbers.
         feature_values: ``(n, p)`` values to colour by.
         hover_images: ``(n, h, w)`` or ``(n, h, w, 3)`` pictures, 8-bit or numbers, shown at the pointer;
-            beyond 3 MB a random part of the points carries one.
+            beyond 2 MB a random part of the points carries one.
         hover_data: DataFrame or mapping of columns ``(n,)``, shown at the pointer.
         top_k: features that can be looked at one by one.
         path: HTML file to write; None writes nothing.
@@ -213,7 +213,8 @@ def _content(
     k, d, m = cargo.codes.shape
     frequent, place = top_names(cargo.top, names)
     content: dict[str, Any] = {
-        "n": m, "d": d, "k": k, "others": p - k, "outputs": outputs, "line": EDGE,
+        "n": m, "d": d, "k": k, "others": p - k, "outputs": outputs,
+        "edge": EDGE, "mark": min(1.3, dot_size(m) / 4),
         "features": _unique([names[j] for j in cargo.features]),
         "codes": base64_of(cargo.codes), "step": cargo.step.ravel().tolist(), "rest": base64_of(cargo.rest),
         "offset": base64_of(cargo.offset), "value": base64_of(cargo.value), "norm": base64_of(cargo.norm),

@@ -27,19 +27,20 @@ FIRST, SECOND = INK, GEODESIC
 """Colours of the two selections."""
 
 
+def dot_size(n: int) -> float:
+    """Diameter in pixels of one of n dots."""
+    return float(np.clip(7 * (2000 / n) ** 0.3, 2.2, 7.5))
+
+
 def points_figure(
     Z: np.ndarray, read: Labels | None, outputs: list[str], *, columns: dict[str, np.ndarray], uris: list[str]
 ) -> Any:
     """The points; colours, edges and what the pointer shows are filled in by the page's script."""
     n = len(Z)
-    data: dict[str, Any] = {
-        "x": Z[:, 0].astype(np.float32), "y": Z[:, 1].astype(np.float32),
-        "shade": np.zeros(n, np.float32), "alpha": np.full(n, 0.85, np.float32),
-        "edge": np.zeros(n, np.uint8), "stroke": np.full(n, EDGE, np.float32),
-        "top": [""] * n,
-    }  # fmt: skip
-    if read is not None:
-        data["group"] = [""] * n
+    data: dict[str, Any] = {"x": Z[:, 0].astype(np.float32), "y": Z[:, 1].astype(np.float32)}
+    # A byte each until the script fills them in.
+    filled = ["shade", "alpha", "edge", "stroke", "top", *(["group"] if read is not None else [])]
+    data |= {name: np.zeros(n, np.uint8) for name in filled}
     for i, column in enumerate(columns.values()):
         is_number = column.dtype.kind == "f"
         data[f"column{i}"] = (
@@ -64,7 +65,7 @@ def points_figure(
     mapper = LinearColorMapper(palette=[POINT, POINT], low=-0.5, high=1.5, nan_color=HAIRLINE, name="shades")
     edges = LinearColorMapper(palette=[PAPER, FIRST, SECOND], low=-0.5, high=2.5)
     drawn = fig.scatter(
-        "x", "y", source=source, marker=marker, size=float(np.clip(7 * (2000 / n) ** 0.3, 2.2, 7.5)),
+        "x", "y", source=source, marker=marker, size=dot_size(n),
         fill_color={"field": "shade", "transform": mapper}, fill_alpha="alpha",
         line_color={"field": "edge", "transform": edges}, line_alpha="alpha", line_width="stroke",
     )  # fmt: skip
