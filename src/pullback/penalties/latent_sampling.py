@@ -1,6 +1,7 @@
 """Where in latent space a gauge is asked to hold: at codes, between them, or both."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,6 +49,7 @@ class LatentSampling:
                 raise ValueError(f"rows: expected a whole number or a share of at most 1.0, got {self.rows}")
         elif self.rows is not None:
             check_whole("rows", self.rows)
+        object.__setattr__(self, "mix", tuple(self.mix))
         if len(self.mix) != 2 or not -math.inf < self.mix[0] <= self.mix[1] < math.inf:
             raise ValueError(f"mix: expected finite (low, high) with low <= high, got {self.mix}")
 
@@ -62,24 +64,51 @@ class LatentSampling:
         """
         check_points("codes", codes, finite=False)
         n = codes.shape[0]
-        count = self._count(n)
-        alone = {"codes": count, "mixtures": 0, "both": (count + 1) // 2}[self.policy]
-        if alone == n or n == 0:
+        if self._alone(n) == n:
             return codes
-        where = codes.device if generator is None else generator.device
-        mixed = count - alone
-        index = torch.cat(
-            [
-                torch.randperm(n, generator=generator, device=where)[:alone],
-                torch.randint(n, (2 * mixed,), generator=generator, device=where),
-            ]
-        )
-        index = index.to(codes.device)
-        if not mixed:
+        index, share = self._numbers(n, generator, codes)
+        if not len(share):
             return codes.index_select(0, index)
-        share = torch.rand(mixed, 1, generator=generator, device=where, dtype=codes.dtype).to(codes.device)
+        return _Points.apply(codes, index, share)  # type: ignore[return-value]
+
+    def matrices(
+        self, n: int, generators: Sequence[torch.Generator], like: Tensor
+    ) -> Float[Tensor, "k m n"] | None:
+        """What `draw` does to n codes, as a matrix for each of k generators: ``points = matrix @ codes``.
+
+        A step that finds its matrix ready takes one operation. None where points are the codes.
+        """
+        alone = self._alone(n)
+        if alone == n:
+            return None
+        drawn = [self._numbers(n, generator, like) for generator in generators]
+        index = torch.stack([index for index, _ in drawn])
+        share = torch.stack([share.squeeze(1) for _, share in drawn])
+        k, mixed = share.shape
+        first, second = index[:, : alone + mixed], index[:, alone + mixed :]
+        weights = torch.cat([share.new_ones(k, alone), 1 - share], 1)
+        result = share.new_zeros(k, alone + mixed, n)
+        result.scatter_(2, first.unsqueeze(2), weights.unsqueeze(2))
+        result[:, alone:].scatter_add_(2, second.unsqueeze(2), share.unsqueeze(2))
+        return result
+
+    def _numbers(self, n: int, generator: torch.Generator | None, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows alone and the two of each mixture, (alone + 2 mixed,), and λ, (mixed, 1)."""
+        where = like.device if generator is None else generator.device
+        alone = self._alone(n)
+        mixed = self._count(n) - alone
+        index = torch.randperm(n, generator=generator, device=where)[:alone]
+        if mixed:
+            pairs = torch.randint(n, (2 * mixed,), generator=generator, device=where)
+            index = torch.cat([index, pairs])
+        share = torch.rand(mixed, 1, generator=generator, device=where, dtype=like.dtype)
         low, high = self.mix
-        return _Points.apply(codes, index, share.mul_(high - low).add_(low))  # type: ignore[return-value]
+        return index.to(like.device), share.mul_(high - low).add_(low).to(like.device)
+
+    def _alone(self, n: int) -> int:
+        """How many of n codes stand for themselves."""
+        count = self._count(n)
+        return {"codes": count, "mixtures": 0, "both": (count + 1) // 2}[self.policy]
 
     def _count(self, n: int) -> int:
         if self.rows is None:

@@ -8,6 +8,7 @@ layer (tier "beta"). Anything else with ``penalize(decoder, z)`` scores the deco
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from pullback.ambient import Euclidean
 from pullback.models import Gaussian
-from pullback.penalties import IsometryPenalty, SumPenalty, TargetPenalty
+from pullback.penalties import IsometryPenalty, LatentSampling, SumPenalty, TargetPenalty
 from pullback.penalties.options import at_unit_weight, weight_at, written
 from pullback.penalties.schedule import LONGEST
 from pullback.training.distributed import Reduce
@@ -24,6 +25,10 @@ from pullback.typing import Ambient, Map
 OWN = (IsometryPenalty, TargetPenalty, SumPenalty)
 STEPS = (0, 1, 10, 100, 1000, 10**4, 10**5, LONGEST - 1)
 """Steps at which two schedules are compared."""
+AHEAD = 32
+"""Steps for which latent points are drawn at a time."""
+MATRIX = 2**15
+"""Entries (points times codes) up to which a matrix draws them."""
 
 
 @runtime_checkable
@@ -89,7 +94,7 @@ class PenaltyTerm:
         if isinstance(self.penalty, OWN):
             self.penalty.apply_schedule(min(step, LONGEST - 1))
         if isinstance(self.penalty, IsometryPenalty):
-            return gauge_term(self.penalty, at, reduce, generator_of(seed, step))
+            return gauge_term(self.penalty, at, reduce, seed, step)
         if isinstance(self.penalty, TargetPenalty | SumPenalty):
             return target_term(self.penalty, at, reduce)
         return self.penalty.penalize(at.model.decoder, reduce.gather(at.z))
@@ -107,9 +112,9 @@ def generator_of(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
-def gauge_term(penalty: IsometryPenalty, at: Scored, reduce: Reduce, generator: torch.Generator) -> Tensor:
+def gauge_term(penalty: IsometryPenalty, at: Scored, reduce: Reduce, seed: int, step: int) -> Tensor:
     """½ Σ ‖R‖² a row, at the points that the penalty's ``latents`` draws; each process scores its share."""
-    points = penalty.latents.draw(reduce.gather(at.z), generator)
+    points, generator = _points(penalty, reduce.gather(at.z), seed, step)
     alone = reduce.size == 1
     embedding, ambient = at.space(penalty)
     return penalty.penalize(
@@ -120,6 +125,30 @@ def gauge_term(penalty: IsometryPenalty, at: Scored, reduce: Reduce, generator: 
         reduce=None if alone else reduce,
         generator=generator,
     )
+
+
+def _points(
+    penalty: IsometryPenalty, codes: Tensor, seed: int, step: int
+) -> tuple[Tensor, torch.Generator | None]:
+    """The points of a step, and the generator for what else it draws."""
+    latents, (n, d) = penalty.latents, codes.shape
+    few = n * n <= MATRIX and penalty.estimator_for(d) == "exact"
+    if not few or torch.is_autocast_enabled(codes.device.type):
+        generator = generator_of(seed, step)
+        return latents.draw(codes, generator), generator
+    matrices = _matrices(latents, n, seed, step // AHEAD, codes.dtype, codes.device)
+    return (codes if matrices is None else torch.mm(matrices[step % AHEAD], codes)), None
+
+
+@lru_cache(maxsize=4)
+def _matrices(
+    latents: LatentSampling, n: int, seed: int, block: int, dtype: torch.dtype, device: torch.device
+) -> Tensor | None:
+    """What `LatentSampling.draw` does in each step of a block, drawn in one go while the code is warm."""
+    with torch.inference_mode(False):
+        steps = range(block * AHEAD, (block + 1) * AHEAD)
+        like = torch.empty(0, dtype=dtype, device=device)
+        return latents.matrices(n, [generator_of(seed, step) for step in steps], like)
 
 
 def target_term(penalty: TargetPenalty | SumPenalty, at: Scored, reduce: Reduce) -> Tensor:
