@@ -3,7 +3,7 @@
 from pullback.models.umap.curve import curve_parameters
 from pullback.models.umap.edges import EdgeBatch, EdgeSampler
 from pullback.models.umap.graph import check_graph, fuzzy_graph, graph_of
-from pullback.models.umap.loss import full_cross_entropy, umap_loss
+from pullback.models.umap.loss import full_cross_entropy, umap_loss, umap_loss_at
 from pullback.models.umap.module import UMAPModule
 from pullback.models.umap.neighbours import nearest
 from pullback.models.umap.supervision import intersect_labels
@@ -20,4 +20,5 @@ __all__ = [
     "intersect_labels",
     "nearest",
     "umap_loss",
+    "umap_loss_at",
 ]

@@ -97,7 +97,7 @@ class EdgeSampler:
         place.add_(self._parts).mul_(float(self._cumulative[-1]) / self.batch_size)
         # A draw that rounds to the total lies behind the last edge.
         edge = torch.searchsorted(self._cumulative, place, right=True).clamp_(max=self.n_edges - 1)
-        head, tail = self.head[edge], self.tail[edge]
+        head, tail = self.head.index_select(0, edge), self.tail.index_select(0, edge)
         high = self.batch_size if self.negatives == "batch" else self.n_nodes
         other = torch.randint(
             high,
@@ -105,7 +105,7 @@ class EdgeSampler:
             generator=self.generator,
             device=self.generator.device,
         )
-        other = tail[other] if self.negatives == "batch" else other
+        other = tail.index_select(0, other) if self.negatives == "batch" else other
         return EdgeBatch(head, tail, head.repeat(self.negative_sample_rate), other)
 
     def state_dict(self) -> dict[str, Tensor]:
