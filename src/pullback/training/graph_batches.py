@@ -60,9 +60,9 @@ class GraphRows:
 class EdgeBatches:
     """Batches of edges and of the rows at their ends.
 
-    ``x`` of a batch are the rows to encode, ``quantities`` the places ``(2, b + m b)`` of heads and tails
-    among the codes of all processes, those of the b edges first, and ``noise`` the places in ``x`` of rows
-    that a decoder is shown, where there is one.
+    ``x`` of a batch are the rows to encode, ``quantities`` the places ``(2, b + m b)`` of both ends of all
+    pairs among the codes of all processes, those of the b edges first, and ``noise`` the places in ``x`` of
+    rows that a decoder is shown, where there is one.
     """
 
     def __init__(self, source: GraphRows, batch_size: int, placement: Placement):
@@ -118,11 +118,11 @@ class EdgeBatches:
                 continue
             b = len(drawn.head)
             own = self.placement.bounds(b)
-            head, tail = drawn.head[own], drawn.tail[own]
             other = drawn.negative_tail.view(-1, b)[:, own].reshape(-1)
+            head = drawn.head[own].repeat(self.source.negative_sample_rate + 1)
+            ends = torch.stack([head, torch.cat([drawn.tail[own], other])])
             nodes = None if self.once else self._touched(drawn.head, drawn.tail, drawn.negative_tail)
-            pairs = self._places(nodes, head, tail, other)
-            yield self._batch(nodes, pairs, b, streams.noise)
+            yield self._batch(nodes, self._places(nodes, ends), b, streams.noise)
 
     def _touched(self, *ends: Tensor) -> Int[Tensor, " m"]:
         """The rows at these ends, each once, ascending."""
@@ -131,16 +131,15 @@ class EdgeBatches:
             mark[end] = True
         return mark.nonzero().flatten()
 
-    def _places(self, nodes: Tensor | None, head: Tensor, tail: Tensor, other: Tensor) -> Int[Tensor, "2 c"]:
-        m = self.source.negative_sample_rate
-        ends = torch.stack([head.repeat(m + 1), torch.cat([tail, other])])
+    def _places(self, nodes: Tensor | None, ends: Int[Tensor, "2 c"]) -> Int[Tensor, "2 c"]:
+        """Where the codes of these rows are."""
         if nodes is None:
             return ends
         place = torch.empty(self.size, dtype=torch.long)
         place[nodes] = torch.arange(len(nodes))
         return place[ends]
 
-    def _batch(self, nodes: Tensor | None, pairs: Tensor, b: int, noise: torch.Generator) -> Batch:
+    def _batch(self, nodes: Tensor | None, places: Tensor, b: int, noise: torch.Generator) -> Batch:
         count = self.size if nodes is None else len(nodes)
         own = self.placement.bounds(count)
         x = self._rows(None if nodes is None else nodes[own])
@@ -150,7 +149,7 @@ class EdgeBatches:
             chosen = torch.randint(count, (min(self.source.decoded, count),), generator=noise)
             chosen = chosen[(chosen >= own.start) & (chosen < own.stop)] - own.start
             shown = chosen.to(self.placement.device)
-        return Batch(x, shown, pairs.to(self.placement.device), b)
+        return Batch(x, shown, places.to(self.placement.device), b)
 
     def _rows(self, nodes: Tensor | None, *, whole: bool = False) -> Tensor:
         """Rows of the data; None are this process's part of all of them."""
