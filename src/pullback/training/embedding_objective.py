@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch import Tensor
 
 from pullback.models.umap import UMAPModule, umap_loss_at
 from pullback.training.distributed import ALONE, Reduce
@@ -66,7 +65,7 @@ class EmbeddingObjective(Trainable):
             quantities: places of both ends of all pairs among the codes of all processes, edges first.
         """
         assert quantities is not None
-        own = encoded(self.model.encoder, x)
+        own = self.model.encode(x)
         codes = own if reduce.size == 1 else reduce.gather(own)
         count = quantities.shape[1]
         total = umap_loss_at(
@@ -93,33 +92,6 @@ class EmbeddingObjective(Trainable):
         state = {name: [*value.shape, str(value.dtype)] for name, value in self.model.state_dict().items()}
         names = ("a", "b", "negative_sample_rate", "repulsion_strength")
         return {"model": repr(self.model), "tensors": state} | {name: getattr(self, name) for name in names}
-
-
-def encoded(encoder: nn.Module, x: Float[Tensor, "r p"]) -> Float[Tensor, "r d"]:
-    """``encoder(x)``; on a CPU the gradient through a PReLU with one slope costs a third of PyTorch's."""
-    if type(encoder) is not nn.Sequential or x.device.type != "cpu":
-        return encoder(x)
-    for layer in encoder:
-        single = type(layer) is nn.PReLU and layer.num_parameters == 1
-        x = _OneSlope.apply(x, layer.weight) if single else layer(x)  # type: ignore[assignment]
-    return x
-
-
-class _OneSlope(torch.autograd.Function):
-    """max(x, 0) + w min(x, 0)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return torch.prelu(x, weight)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor]:
-        x, weight = ctx.saved_tensors
-        outer = outputs[0].contiguous()
-        inner = torch.ops.aten.leaky_relu_backward(outer, x, float(weight), False)
-        return inner, torch.dot(outer.flatten(), x.clamp_max(0).flatten()).reshape(1)
 
 
 def _mean(total: Tensor, count: int, reduce: Reduce) -> Tensor:
