@@ -129,9 +129,9 @@ class _PlacedLoss(torch.autograd.Function):
         columns = codes.T.contiguous()
         ends = columns.index_select(1, places.flatten())
         between = ends[:, : places.shape[1]] - ends[:, places.shape[1] :]
-        pull, near = _pairs(between[:, :edges], a, b, 1.0, ATTRACTION_FLOOR)
-        push, far = _pairs(between[:, edges:], a, b, -1.0, REPULSION_FLOOR)
-        far.mul_(strength)
+        pull, _ = _pairs(between[:, :edges], a, b, 1.0, ATTRACTION_FLOOR)
+        push, slopes = _pairs(between[:, edges:], a, b, -1.0, REPULSION_FLOOR)
+        slopes.mul_(strength)  # a part of between
         gradient = torch.zeros_like(columns)
         for row, slope in zip(gradient, between, strict=True):
             row.scatter_add_(0, places[0], slope).scatter_add_(0, places[1], -slope)

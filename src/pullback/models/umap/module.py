@@ -3,8 +3,6 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pullback.models.umap.quick import quick_pass
-
 
 class UMAPModule(nn.Module):
     """An encoder, and a decoder where there is one.
@@ -25,7 +23,7 @@ class UMAPModule(nn.Module):
 
     def encode(self, x: Float[Tensor, "n *p"]) -> Float[Tensor, "n d"]:
         """Rows in the embedding."""
-        return quick_pass(self.encoder, x) if self.training else self.encoder(x)
+        return self.encoder(x)
 
     def decode(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n *p"]:
         """Points of the embedding as rows.
