@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pullback.commands import pages, tables, training
+from pullback.commands import explanation, pages, tables, training
 
 app = typer.Typer(
     name="pullback",
@@ -26,6 +26,7 @@ COMMANDS = (
     tables.transform,
     tables.sample,
     tables.geodesic,
+    explanation.explain,
     pages.report,
     pages.info,
 )

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import typer
 from matplotlib.figure import Figure
 
 import pullback as pb
@@ -16,6 +15,7 @@ from pullback.io import atomic_path
 from pullback.plots.shares import bars_of
 from pullback.reporting.path_shares import names_of, shares_along
 from pullback.reporting.write import check_writable
+from pullback.run_rows import row_number, split_pair
 
 FIGURE_ENDINGS = (".png", ".pdf", ".svg")
 DRAWN = 4
@@ -51,7 +51,7 @@ def check_outputs(out: Path, shares: Path | None, figure: Path | None, *, overwr
 
 def solve_pairs(model: Any, table: Any, pairs: list[str], nodes: int) -> RunPaths:
     """Solve all pairs at once, in double precision, where a path can be certified to 1e-6."""
-    ends = [[_row_number(word, table.samples) for word in _split_pair(text)] for text in pairs]
+    ends = [[row_number(word, table.samples) for word in split_pair(text)] for text in pairs]
     codes = torch.as_tensor(np.asarray(table.X)).double()
     start, end = (codes[[row[side] for row in ends]] for side in (0, 1))
     found = pb.geodesic(model.metric(dtype=torch.float64), start, end, nodes=nodes, data=codes)
@@ -165,19 +165,3 @@ def write_figure(path: Path, figure: Figure) -> None:
     """Save a figure, whole or not at all."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=path.suffix.lower().removeprefix("."), dpi=150)
-
-
-def _split_pair(text: str) -> tuple[str, str]:
-    start, colon, end = text.partition(":")
-    if not (start and colon and end):
-        raise typer.BadParameter(f"--pair: expected FROM:TO, e.g. 0:17, got {text!r}")
-    return start, end
-
-
-def _row_number(word: str, samples: Any) -> int:
-    names = list(samples)
-    if word in names:
-        return names.index(word)
-    if word.isdigit() and int(word) < len(names):
-        return int(word)
-    raise typer.BadParameter(f"--pair: {word!r} is neither a row's name nor a number below {len(names)}")

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-Model = Literal["vae", "autoencoder", "hvae", "rhvae"]
+Model = Literal["vae", "autoencoder", "hvae", "rhvae", "umap"]
 Family = Literal["gaussian", "bernoulli", "poisson", "negative_binomial", "categorical"]
 Scale = Literal["auto", "global", "standard", "minmax", "maxabs", "center", "none"]
 
@@ -39,11 +39,14 @@ Drop = Annotated[
     typer.Option(help="Column to leave out; may be repeated.", rich_help_panel="Reading the data"),
 ]
 Missing = Annotated[
-    str | None,
-    typer.Option(help="Missing values: error, drop, mean or median.", rich_help_panel="Reading the data"),
+    Literal["error", "drop", "mean", "median"] | None,
+    typer.Option(
+        help="Missing values: refused, rows left out, or filled in.", rich_help_panel="Reading the data"
+    ),
 ]
 Categorical = Annotated[
-    str | None, typer.Option(help="Non-numeric columns: error or onehot.", rich_help_panel="Reading the data")
+    Literal["error", "onehot"] | None,
+    typer.Option(help="Non-numeric columns: refused, or 0/1 columns.", rich_help_panel="Reading the data"),
 ]
 Layer = Annotated[
     str | None,

@@ -22,6 +22,7 @@ from pullback.commands.options import (
     Model,
     Overwrite,
     Quiet,
+    Scale,
     given,
 )
 from pullback.commands.printing import console, print_json
@@ -49,13 +50,11 @@ def fit(
     data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model, codes and report.")],
     model: Annotated[Model | None, typer.Option(help="Kind of model; vae if not given.")] = None,
-    latent_dim: Annotated[int | None, typer.Option(help="Dimensions of the latent space.")] = None,
+    latent_dim: Annotated[int | None, typer.Option(min=1, help="Dimensions of the latent space.")] = None,
     likelihood: Annotated[Family | None, typer.Option(help="Distribution of the data.")] = None,
-    scale: Annotated[
-        str | None, typer.Option(help="Scaling of the features: standard, minmax, none ...")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Most passes over the data.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows of a gradient step.")] = None,
+    scale: Annotated[Scale | None, typer.Option(help="Scaling of the features.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Most passes over the data.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Rows of a gradient step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     isometry: Annotated[
         float | None,
