@@ -17,7 +17,8 @@ from pullback.jets.gemm import linear_rows, times_transposed
 from pullback.jets.state import start
 from pullback.jets.tail import split, tail_matrix
 from pullback.jets.taylor import layers_of, propagate
-from pullback.penalties.chain_metric import chain_metric
+from pullback.penalties.chain_metric import chain_metric, chain_square
+from pullback.penalties.sampled_gauge import exact_square
 from pullback.penalties.weighting import check_fits, embedding
 from pullback.typing import Ambient, Map
 
@@ -26,6 +27,22 @@ def trained_metric(decoder: Map, z: Float[Tensor, "n d"], ambient: Ambient) -> F
     """`pulled_metric` for a training step, which may be differentiable only once."""
     quick = chain_metric(decoder, z) if isinstance(ambient, Euclidean) else None
     return pulled_metric(decoder, z, ambient) if quick is None else quick
+
+
+def trained_square(
+    decoder: Map,
+    z: Float[Tensor, "n d"],
+    ambient: Ambient,
+    reference: Float[Tensor, "*n d d"] | None,
+    factor: float,
+) -> Float[Tensor, ""]:
+    """factor · Σ ‖g/ḡ - Gref‖² for a training step of one process, which may be differentiable only once."""
+    if isinstance(ambient, Euclidean):
+        wanted = None if reference is None else reference.to(z)
+        quick = chain_square(decoder, z, wanted, factor)
+        if quick is not None:
+            return quick
+    return factor * exact_square(pulled_metric(decoder, z, ambient), reference, None)[0]
 
 
 def pulled_metric(decoder: Map, z: Float[Tensor, "n d"], ambient: Ambient) -> Float[Tensor, "n d d"]:

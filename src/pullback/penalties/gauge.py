@@ -103,6 +103,32 @@ def euclidean_shape(g: Float[Tensor, "n d d"]) -> tuple[float, float, Float[Tens
     return mean, spread / (2 * mean**2), g
 
 
+def residual_square(
+    g: Float[Tensor, "n d d"], wanted: Float[Tensor, "*n d d"] | None
+) -> tuple[Float[Tensor, ""], Float[Tensor, "n d d"], float]:
+    """Σ ‖R‖², half its slope times ḡ, which is R - (κ/ν) I, and ḡ, outside of any graph; ``g`` is used up.
+
+    Without a reference κ = Σ ‖R‖².
+
+    Raises:
+        DegenerateMetricError: ḡ = 0.
+    """
+    diagonal = g.diagonal(dim1=1, dim2=2)
+    count = diagonal.numel()
+    mean = float(diagonal.sum()) / count if count else 1.0
+    check_mean(mean)
+    g.div_(mean)
+    if wanted is None:
+        diagonal.sub_(1)
+    else:
+        g.sub_(wanted)
+    flat = g.reshape(-1)
+    square = torch.dot(flat, flat)
+    projection = square if wanted is None else square + (g * wanted).sum()
+    diagonal.sub_(projection, alpha=1 / max(count, 1))
+    return square, g, mean
+
+
 def check_mean(mean: Tensor | float) -> None:
     """Raise unless the mean of the metric is a positive number."""
     if float(mean.detach() if isinstance(mean, Tensor) else mean) == 0:

@@ -11,7 +11,7 @@ from torch import Tensor
 from pullback.ambient import Euclidean
 from pullback.jets import Jet
 from pullback.penalties.block_low_rank import BlockPlusLowRank
-from pullback.penalties.decoder_metric import trained_metric
+from pullback.penalties.decoder_metric import trained_metric, trained_square
 from pullback.penalties.errors import DegenerateMetricError, UnnormalisedPriorError
 from pullback.penalties.evidence import Evidence
 from pullback.penalties.gauge import check_reference, reference_rows
@@ -344,19 +344,21 @@ class IsometryPenalty:
             return z.new_zeros(())
         ambient = self.ambient if ambient is None else ambient
         reference = reference_rows(self.reference, *z.shape)
-        options = {"probes": self.probes, "reduce": reduce, "generator": generator}
+        mu, total = strength(self.weight, rho, z.dtype), (reduction or self.reduction) == "sum"
+        exact = self.estimator_for(z.shape[1]) == "exact"
         try:
-            if self.estimator_for(z.shape[1]) == "exact":
+            if exact and reduce is None and not isinstance(mu, Tensor):
+                factor = mu / 2 if total else mu / (2 * z.shape[0])
+                return trained_square(decoder, z, ambient, reference, factor)
+            if exact:
                 square, rows = exact_square(trained_metric(decoder, z, ambient), reference, reduce)
             else:
+                options = {"probes": self.probes, "reduce": reduce, "generator": generator}
                 square, rows = probed_square(decoder, z, ambient, reference, **options)
         except DegenerateMetricError as error:
             self._preparation.accept(error, "penalize")
             return z.new_zeros(())
-        factor = strength(self.weight, rho, z.dtype) / (
-            2 if (reduction or self.reduction) == "sum" else 2 * rows
-        )
-        return factor * square
+        return mu / (2 if total else 2 * rows) * square
 
     # state
 

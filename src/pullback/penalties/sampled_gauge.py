@@ -16,11 +16,11 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from pullback.ambient import Constant, LowRank
 from pullback.jets import directional_jet
-from pullback.penalties.gauge import check_mean, eye_like, traces
+from pullback.jets.once import differentiable_once
+from pullback.penalties.gauge import check_mean, eye_like, residual_square, traces
 from pullback.penalties.weighting import embedding
 from pullback.typing import Ambient, Map
 
@@ -59,26 +59,13 @@ class _Square(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, wanted: Tensor | None) -> Tensor:  # type: ignore[override]
-        count = g.shape[0] * g.shape[1]
-        mean = float(g.diagonal(dim1=1, dim2=2).sum()) / count
-        check_mean(mean)
-        residual = g / mean
-        diagonal = residual.diagonal(dim1=1, dim2=2)
-        if wanted is None:
-            diagonal.sub_(1)
-        else:
-            residual.sub_(wanted)
-        flat = residual.reshape(-1)
-        square = projection = torch.dot(flat, flat)
-        if wanted is not None:
-            projection = square + (residual * wanted).sum()
-        diagonal.sub_(projection / count)
-        ctx.save_for_backward(residual)
+        square, slope, mean = residual_square(g.clone(), wanted)
+        ctx.save_for_backward(slope)
         ctx.factor = 2 / mean
         return square
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, scale: Tensor) -> Any:
         return ctx.saved_tensors[0] * (ctx.factor * scale), None
 
