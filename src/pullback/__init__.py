@@ -125,6 +125,7 @@ _HOME = {
         "TotalVariationPenalty",
         "UnnormalisedPriorError",
     ),
+    "pullback.models": ("create_encoder", "register_encoder", "view_registry"),
     "pullback.estimators": (
         "HVAE",
         "RHVAE",

@@ -87,6 +87,9 @@ from pullback.metrics import EuclideanMetric as EuclideanMetric
 from pullback.metrics import ExpectedPullbackMetric as ExpectedPullbackMetric
 from pullback.metrics import PullbackMetric as PullbackMetric
 from pullback.metrics import SumMetric as SumMetric
+from pullback.models import create_encoder as create_encoder
+from pullback.models import register_encoder as register_encoder
+from pullback.models import view_registry as view_registry
 from pullback.penalties import ARDPenalty as ARDPenalty
 from pullback.penalties import BlockOrthogonalityPenalty as BlockOrthogonalityPenalty
 from pullback.penalties import BlockPlusLowRank as BlockPlusLowRank

@@ -110,6 +110,7 @@ def fuzzy_union(directed: sparse.csr_matrix) -> sparse.csr_matrix:
     """W + Wᵀ - W ∘ Wᵀ: the edge is there if one end or the other says so."""
     other = directed.T.tocsr()
     union = sparse.csr_matrix(directed + other - directed.multiply(other))
+    np.minimum(union.data, 1.0, out=union.data)  # rounding may lead beyond
     union.eliminate_zeros()
     union.sort_indices()
     return union
