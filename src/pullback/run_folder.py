@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,17 @@ PLAIN_FOLDER = "plain"
 
 
 def check_folder(out: Path) -> None:
-    """Find out before training whether a folder can be written."""
+    """Find out before training whether a folder can be written; one that is made for that does not stay."""
     place = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not place.is_dir():
         raise NotADirectoryError(f"{place}: a file; --out needs a folder")
     if not os.access(place, os.W_OK):
         raise PermissionError(f"{place}: not writable; choose another --out")
+    try:
+        # Permissions tell too little: as root on a file system that takes no files all is allowed.
+        Path(tempfile.mkdtemp(prefix=".pullback-", dir=place)).rmdir()
+    except OSError as error:
+        raise PermissionError(f"{place}: takes no files ({error.strerror}); choose another --out") from error
 
 
 def values_of(dataset: Any) -> Any:

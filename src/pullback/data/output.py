@@ -89,6 +89,10 @@ def path_columns(
     curves, nodes, _ = z.shape
     parameter = np.linspace(0.0, 1.0, nodes) if t is None else _as_array(t)
     names = np.arange(curves) if pairs is None else _as_array(pairs)
+    if parameter.shape != (nodes,):
+        raise ValueError(f"t: expected ({nodes},), a number for each node, got {parameter.shape}")
+    if names.shape != (curves,):
+        raise ValueError(f"pairs: expected ({curves},), a name for each curve, got {names.shape}")
     columns = {
         "pair": np.repeat(names, nodes),
         "node": np.tile(np.arange(nodes), curves),

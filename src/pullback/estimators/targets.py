@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from pullback.estimators.scaling import Scaling, chunk_slices
+from pullback.estimators.scaling import SCALES, Scaling, chunk_slices
 from pullback.inputs import Table
 from pullback.models.likelihoods import (
     Bernoulli,
@@ -16,6 +16,7 @@ from pullback.models.likelihoods import (
     Poisson,
     make_likelihood,
 )
+from pullback.validation import check_choice
 
 COUNTS = (Poisson, NegativeBinomial)
 UNIT_INTERVAL = ("none", "minmax", "maxabs")
@@ -54,6 +55,8 @@ def resolve_scale(scale: Any, likelihood: nn.Module) -> Any:
         raise ValueError(
             f"scale: expected 'auto', 'none', 'minmax' or 'maxabs' for {family} data in [0, 1], got {scale!r}"
         )
+    if isinstance(scale, str):
+        check_choice("scale", scale, ("auto", *SCALES))
     return scale
 
 

@@ -17,6 +17,8 @@ def options_of(penalty: Any) -> dict[str, Any]:
         >>> options_of(OrthogonalityPenalty(0.3, dim=2))
         {'weight': 0.3, 'n_eff': None, 'dim': 2, 'schedule': None, 'name': 'orthogonality'}
     """
+    if not hasattr(penalty, "__dict__") or isinstance(penalty, type):
+        raise TypeError(f"penalty: expected an object such as IsometryPenalty(), got {penalty!r}")
     names = inspect.signature(type(penalty)).parameters
     return {name: _given(penalty, name) for name in names}
 
