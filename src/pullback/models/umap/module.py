@@ -3,6 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pullback.models.umap.quick import quick_pass
+
 
 class UMAPModule(nn.Module):
     """An encoder, and a decoder where there is one.
@@ -23,7 +25,7 @@ class UMAPModule(nn.Module):
 
     def encode(self, x: Float[Tensor, "n *p"]) -> Float[Tensor, "n d"]:
         """Rows in the embedding."""
-        return self.encoder(x)
+        return quick_pass(self.encoder, x) if self.training else self.encoder(x)
 
     def decode(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n *p"]:
         """Points of the embedding as rows.
