@@ -8,6 +8,7 @@ from pullback.plots.embedding import plot_embedding
 from pullback.plots.explorer import EmbeddingPage, interactive_embedding
 from pullback.plots.fan import distance_balls, geodesic_fan
 from pullback.plots.latent import latent_map, magnification_map
+from pullback.plots.live import LiveView
 from pullback.plots.paths import decoded_strip, geodesic_paths
 from pullback.plots.reconstruction import reconstructions
 from pullback.plots.shares import path_attribution
@@ -15,6 +16,7 @@ from pullback.plots.training import loss_curves
 
 __all__ = [
     "EmbeddingPage",
+    "LiveView",
     "condition_map",
     "curvature_map",
     "decoded_strip",

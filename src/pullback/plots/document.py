@@ -96,14 +96,16 @@ def assemble(
 
     ``style`` is CSS beside that of every page, ``behaviour`` JavaScript at its end.
     """
-    script, places = components(dict(figures))
+    script, places = components(dict(figures)) if figures else ("", {})
     body = "\n".join(_section(section) for section in sections)
     for name, place in places.items():
         body = body.replace("{{" + name + "}}", f'<div class="figure" data-figure="{name}">{place}</div>')
     links = "".join(f'<a href="#{section.key}">{escape(section.short)}</a>' for section in sections)
     common = files("pullback.plots").joinpath("page.css").read_text(encoding="utf-8")
-    library = Resources(mode="inline", minified=True, components=["bokeh", "bokeh-widgets"])
-    scripts = "\n".join(f"<script>{text}</script>" for text in library.js_raw)
+    scripts = ""
+    if figures:
+        library = Resources(mode="inline", minified=True, components=["bokeh", "bokeh-widgets"])
+        scripts = "\n".join(f"<script>{text}</script>" for text in library.js_raw)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
