@@ -57,11 +57,14 @@ def leading_singular(
     """
     wide = widened(matrix)
     if k is not None and k < min(wide.shape):
-        values, left = gram_spectrum(wide)
-        if bool(values[k - 1] > 1e-5 * values[0]):
+        tall = wide if wide.shape[0] >= wide.shape[1] else wide.mT
+        values, right = torch.linalg.eigh(tall.mT @ tall)
+        if bool(values[-k] > 1e-5 * values[-1]):
             # one step of orthogonal iteration takes the rounding of the Gram matrix out of both sides
-            inner, sizes, right = torch.linalg.svd(left[:, :k].mT @ wide, full_matrices=False)
-            return left[:, :k] @ inner, sizes, right.mT
+            basis = torch.linalg.qr(tall @ right[:, -k:].flip(1)).Q
+            inner, sizes, other = torch.linalg.svd(basis.mT @ tall, full_matrices=False)
+            pair = basis @ inner, other.mT
+            return (pair[0], sizes, pair[1]) if tall is wide else (pair[1], sizes, pair[0])
     left, sizes, right = torch.linalg.svd(wide, full_matrices=False)
     return left[:, :k], sizes[:k], right[:k].mT
 

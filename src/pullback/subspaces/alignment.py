@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from pullback.subspaces.arguments import check_enough_rows, check_mapping, check_names, check_tensor
 from pullback.subspaces.loo import loo_scores
@@ -76,8 +77,7 @@ def alignment(
     terms = []
     for q, S in projection.blocks().items():
         y = Y[q] - (means[q] if means else Y[q].mean(0))
-        residual = torch.addmm(y, S, A[q], beta=-1)
-        size = residual.square().sum()
+        size = functional.mse_loss(S @ A[q], y, reduction="sum")
         if normalize == "none":
             terms.append(size / y.numel())
         else:

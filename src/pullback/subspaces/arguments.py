@@ -1,6 +1,6 @@
 """Checks of codes, quantities and bases that the whole room shares."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -128,13 +128,27 @@ def check_basis(label: str, value: object, dim: int | None) -> Tensor:
 
 
 def check_orthonormal(label: str, gram: Tensor) -> None:
-    """Raise unless a Gram matrix of rows is the identity."""
-    off = float((gram - torch.eye(len(gram), dtype=gram.dtype, device=gram.device)).abs().max())
+    """Raise unless a Gram matrix of rows, or each of a batch, is the identity."""
+    off = float((gram - torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)).abs().max())
     if not off <= ORTHONORMAL:
         raise ValueError(
             f"{label}: expected orthonormal rows (k, D); got a largest entry of W Wᵀ - I of {off:.3g}; "
             "got (D, k)? transpose"
         )
+
+
+def check_stack(name: str, stack: Tensor, names: Sequence[str], sizes: Sequence[int]) -> None:
+    """Raise unless the rows of every block of a stack are orthonormal."""
+    fixed = stack.detach()
+    if len(set(sizes)) == 1:
+        blocks = fixed.view(len(sizes), sizes[0], -1)
+        label = (
+            f"{name}[{names[0]!r}]" if len(sizes) == 1 else f"one of {name}[{', '.join(map(repr, names))}]"
+        )
+        check_orthonormal(label, blocks @ blocks.mT)
+        return
+    for q, block in zip(names, fixed.split(list(sizes)), strict=True):
+        check_orthonormal(f"{name}[{q!r}]", block @ block.mT)
 
 
 def check_enough_rows(rows: int, k: int, what: str) -> None:

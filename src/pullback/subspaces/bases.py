@@ -31,11 +31,10 @@ def complement(stack: Float[Tensor, "k d"]) -> Float[Tensor, "d f"]:
     """
     fixed = stack.detach()
     k = len(fixed)
-    # where rows are independent the last columns of a complete QR are the complement
-    gram = fixed @ fixed.mT
-    values = torch.linalg.eigvalsh(widened(gram))
-    if bool(values[0] > 1e-2):
-        N = torch.linalg.qr(fixed.mT, mode="complete").Q[:, k:]
+    N, R = torch.linalg.qr(fixed.mT, mode="complete")
+    # where rows are independent, as R tells, the last columns of a complete QR are the complement
+    if k <= len(R) and bool(R.diagonal().abs().amin() > 1e-2):
+        N = N[:, k:]
     else:
         _, sizes, right = torch.linalg.svd(widened(fixed), full_matrices=True)
         N = right[int((sizes > DEPENDENT).sum()) :].mT.to(fixed)

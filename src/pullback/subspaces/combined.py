@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullback.subspaces.alignment import aligned_decoders, alignment, unexplained
-from pullback.subspaces.arguments import check_bases
 from pullback.subspaces.bases import complement
 from pullback.subspaces.disentanglement import disentanglement
 from pullback.subspaces.drift import stability
@@ -93,8 +92,7 @@ def combined_loss(
     if w["isotropy"]:
         terms["isotropy"] = isotropy(projection, n_dir=n_dir, basis=N)
     if W_prev is not None:
-        bases = dict(zip(projection.names, projection.stack.split(projection.sizes), strict=True))
-        terms["stability"] = stability(bases, check_bases(W_prev, None, "W_prev"))
+        terms["stability"] = stability(projection, W_prev)
     weighted = [w[name] * term for name, term in terms.items() if term is not None and w[name]]
     total = torch.stack(weighted).sum() if weighted else projection.codes.new_zeros(())
     return CombinedLoss(total, **terms)

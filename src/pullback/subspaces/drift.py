@@ -9,7 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullback.linalg import principal_angles, widened
-from pullback.subspaces.arguments import check_bases, check_basis, check_names
+from pullback.subspaces.arguments import (
+    check_bases,
+    check_basis,
+    check_mapping,
+    check_names,
+    check_stack,
+    result_dtype,
+)
+from pullback.subspaces.projection import Projection
+from pullback.validation import check_tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,23 +98,42 @@ def stability_loss(
         >>> stability_loss({"a": torch.eye(3)[:2]}, {"a": torch.eye(3)[1:]})
         tensor(0.5000)
     """
-    return stability(check_bases(W, None), check_bases(W_prev, None, "W_prev"))
+    bases = check_bases(W, None)
+    sizes = tuple(len(basis) for basis in bases.values())
+    return _left(torch.cat(list(bases.values())), tuple(bases), sizes, W_prev)
 
 
-def stability(W: Mapping[str, Tensor], W_prev: Mapping[str, Tensor]) -> Tensor:
+def stability(projection: Projection, W_prev: Mapping[str, Tensor]) -> Tensor:
     """`stability_loss` of checked bases."""
-    check_names("W_prev", W_prev, W, "W")
-    terms = []
-    for q, now in W.items():
-        before = W_prev[q]
-        if before.shape != now.shape:
-            raise ValueError(f"W_prev[{q!r}]: expected shape {tuple(now.shape)}, got {tuple(before.shape)}")
-        if before.dtype != now.dtype:
-            raise TypeError(f"W_prev[{q!r}]: expected {now.dtype} like W, got {before.dtype}; convert one")
-        # (I - PᵀP) W is small where the spans agree, and its square does not cancel
-        left = now - (now @ before.mT) @ before
-        terms.append(left.square().sum() / len(now))
-    return torch.stack(terms).mean()
+    return _left(projection.stack, projection.names, projection.sizes, W_prev)
+
+
+def _left(
+    stack: Float[Tensor, "k d"], names: tuple[str, ...], sizes: tuple[int, ...], W_prev: Mapping[str, Tensor]
+) -> Tensor:
+    """Mean share of every block of a stack that is outside the previous span."""
+    check_names("W_prev", check_mapping("W_prev", W_prev), names, "W")
+    blocks = stack.split(sizes)
+    before = []
+    for q, now in zip(names, blocks, strict=True):
+        label = f"W_prev[{q!r}]"
+        old = check_tensor(label, W_prev[q])
+        if old.shape != now.shape:
+            raise ValueError(f"{label}: expected shape {tuple(now.shape)}, got {tuple(old.shape)}")
+        old = old.to(result_dtype(old.dtype))
+        if old.dtype != now.dtype:
+            raise TypeError(f"{label}: expected {now.dtype} like W, got {old.dtype}; convert one")
+        before.append(old)
+    check_stack("W_prev", torch.cat(before), names, sizes)
+    # what is left of W outside the old span is small where the spans agree, and its square does not cancel
+    if len(set(sizes)) == 1:
+        now, old = torch.stack(blocks), torch.stack(before)
+        return (now - (now @ old.mT) @ old).square().sum() / stack.shape[0]
+    shares = [
+        (now - (now @ old.mT) @ old).square().sum() / len(now)
+        for now, old in zip(blocks, before, strict=True)
+    ]
+    return torch.stack(shares).mean()
 
 
 def _change(old: Tensor, new: Tensor, label: str) -> SubspaceChange:

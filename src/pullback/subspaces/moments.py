@@ -1,16 +1,14 @@
 """First and second moments of codes and one quantity, in float64, that merge exactly."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullback.linalg import widened
-
-CHUNK = 16384
-"""Rows that are widened to float64 at a time."""
+CHUNK = 512
+"""Rows that are widened to float64 at a time: few enough to stay in the cache of a processor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +20,7 @@ class Moments:
         z_mean, y_mean: weighted means, (D,) and (m,).
         zz, zy: scatter Σ w (z - z̄)(z - z̄)ᵀ, (D, D), and Σ w (z - z̄)(y - ȳ)ᵀ, (D, m).
         yy: Σ w (y - ȳ)² of every column, (m,).
-        resolution: eps max|y| of every column in the precision of the input, (m,).
+        eps: of the precision of the input.
     """
 
     n: Float[Tensor, ""]
@@ -32,7 +30,7 @@ class Moments:
     zz: Float[Tensor, "d d"]
     zy: Float[Tensor, "d m"]
     yy: Float[Tensor, " m"]
-    resolution: Float[Tensor, " m"]
+    eps: float
 
     @property
     def n_effective(self) -> float:
@@ -40,9 +38,14 @@ class Moments:
         return float(self.n**2 / self.n2)
 
     @property
+    def rounding(self) -> Float[Tensor, " m"]:
+        """eps √(ȳ² + σ²), what rounding of the input may do to a value of every column."""
+        return self.eps * (self.y_mean.square() + self.yy / self.n).sqrt()
+
+    @property
     def constant(self) -> Tensor:
-        """Columns that do not vary beyond rounding, (m,) bool: Σ w (y - ȳ)² <= n (8 eps max|y|)²."""
-        return self.yy <= self.n * (8 * self.resolution).square()
+        """Columns that do not vary beyond rounding, (m,) bool."""
+        return self.yy <= self.n * (8 * self.rounding).square()
 
     def merge(self, other: "Moments") -> "Moments":
         """Moments of both sets of rows."""
@@ -57,7 +60,7 @@ class Moments:
             self.zz + other.zz + both * torch.outer(dz, dz),
             self.zy + other.zy + both * torch.outer(dz, dy),
             self.yy + other.yy + both * dy.square(),
-            torch.maximum(self.resolution, other.resolution),
+            max(self.eps, other.eps),
         )
 
     def projected(self, W: Float[Tensor, "k d"]) -> "Moments":
@@ -70,7 +73,7 @@ class Moments:
             W @ self.zz @ W.mT,
             W @ self.zy,
             self.yy,
-            self.resolution,
+            self.eps,
         )
 
 
@@ -83,35 +86,44 @@ def merged(parts: Sequence[Moments]) -> Moments:
 
 
 def row_moments(Z: Tensor, Y: Mapping[str, Tensor]) -> dict[str, Moments]:
-    """Moments of rows with every quantity by itself; the scatter of the codes is formed once."""
-    found: dict[str, Moments] = {}
-    for start in range(0, len(Z), CHUNK):
-        part = _chunk_moments(Z[start : start + CHUNK], {q: y[start : start + CHUNK] for q, y in Y.items()})
-        found = _merged_together(found, part) if found else part
-    return found
+    """Moments of rows with every quantity by itself; the scatter of the codes is formed once.
+
+    Means first, then products about them: two passes over the input and none over a copy in float64.
+    """
+    place = torch.device("cpu") if Z.device.type == "mps" else Z.device
+    names, targets = list(Y), list(Y.values())
+    widths = [y.shape[1] for y in targets]
+    z_mean, y_means = column_means(Z, place), [column_means(y, place) for y in targets]
+    y_mean = torch.cat(y_means)
+    d, m = len(z_mean), len(y_mean)
+    zz, zy, yy = z_mean.new_zeros(d, d), z_mean.new_zeros(d, m), z_mean.new_zeros(m)
+    for rows in chunks(len(Z)):
+        z = Z[rows].to(place).double() - z_mean
+        y = torch.cat([target[rows].to(place) for target in targets], dim=1).double()
+        y -= y_mean
+        zz.addmm_(z.mT, z)
+        zy.addmm_(z.mT, y)
+        yy += y.square_().sum(0)
+    n = z_mean.new_tensor(float(len(Z)))
+    return {
+        q: Moments(n, n, z_mean, mean, zz, cross, square, torch.finfo(target.dtype).eps)
+        for q, target, mean, cross, square in zip(
+            names, targets, y_means, zy.split(widths, dim=1), yy.split(widths), strict=True
+        )
+    }
 
 
-def _merged_together(first: dict[str, Moments], second: dict[str, Moments]) -> dict[str, Moments]:
-    """Moments of quantities of the same rows, which keep one scatter of the codes in common."""
-    joined = {q: first[q].merge(second[q]) for q in first}
-    zz = next(iter(joined.values())).zz
-    return {q: replace(moments, zz=zz) for q, moments in joined.items()}
+def column_means(x: Tensor, place: torch.device) -> Float[Tensor, " m"]:
+    """Means of columns in float64, a chunk at a time."""
+    total = torch.zeros(x.shape[1], dtype=torch.float64, device=place)
+    for rows in chunks(len(x)):
+        total += x[rows].to(place).sum(0, dtype=torch.float64)
+    return total / len(x)
 
 
-def _chunk_moments(Z: Tensor, Y: Mapping[str, Tensor]) -> dict[str, Moments]:
-    wide = widened(Z)
-    n = wide.new_tensor(float(len(Z)))
-    z_mean = wide.mean(0)
-    centred = wide - z_mean
-    zz = centred.mT @ centred
-    found = {}
-    for q, y in Y.items():
-        y_wide = widened(y)
-        y_mean = y_wide.mean(0)
-        away = y_wide - y_mean
-        resolution = torch.finfo(y.dtype).eps * y_wide.abs().amax(0)
-        found[q] = Moments(n, n, z_mean, y_mean, zz, centred.mT @ away, away.square().sum(0), resolution)
-    return found
+def chunks(rows: int) -> Iterator[slice]:
+    """Slices of `CHUNK` rows."""
+    return (slice(start, start + CHUNK) for start in range(0, rows, CHUNK))
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,10 +136,11 @@ class Rows:
 
     def chunks(self, about: Moments) -> Iterator[tuple[Tensor, Tensor]]:
         """Codes and quantity less the means of ``about``."""
-        for start in range(0, len(self.Z), CHUNK):
-            z = widened(self.Z[start : start + CHUNK])
+        place = about.zz.device
+        for rows in chunks(len(self.Z)):
+            z = self.Z[rows].to(place).double()
             z = z if self.basis is None else z @ self.basis.mT
-            yield z - about.z_mean, widened(self.Y[start : start + CHUNK]) - about.y_mean
+            yield z - about.z_mean, self.Y[rows].to(place).double() - about.y_mean
 
     def projected(self, W: Tensor) -> "Rows":
         """The same rows with codes z Wᵀ."""

@@ -11,9 +11,9 @@ from pullback.subspaces.arguments import (
     check_codes,
     check_mapping,
     check_names,
-    check_orthonormal,
     check_quantities,
     check_same_dtype,
+    check_stack,
     check_tensor,
     result_dtype,
 )
@@ -69,12 +69,7 @@ def project(
     check_same_dtype(codes, bases, "W")
     stack = torch.cat(list(bases.values()))
     sizes = tuple(len(basis) for basis in bases.values())
-    fixed = stack.detach()
-    start = 0
-    for q, size in zip(bases, sizes, strict=True):
-        block = fixed[start : start + size]
-        check_orthonormal(f"W[{q!r}]", block @ block.mT)
-        start += size
+    check_stack("W", stack, tuple(bases), sizes)
     mean = codes.mean(0) if mean is None else mean
     centred = codes - mean
     return Projection(centred, stack, centred @ stack.mT, tuple(bases), sizes, mean)

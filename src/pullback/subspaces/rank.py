@@ -134,7 +134,7 @@ def cross_validated(
 def covariance_rank(sizes: Float[Tensor, " k"], moments: Moments, scale: Float[Tensor, " m"]) -> int:
     """How many singular values of S_zy stand out from the rounding of the input."""
     spread = (moments.yy * scale.square()).sum() / moments.n
-    rounding = (moments.resolution * scale).square().sum()
+    rounding = (moments.rounding * scale).square().sum()
     relative = max(RANK, float((rounding / spread).sqrt()))
     return int((sizes > relative * sizes[0]).sum()) if bool(sizes[0] > 0) else 0
 

@@ -127,20 +127,21 @@ def loo_errors(
     e, V = spectrum.values, spectrum.vectors
     errors = torch.zeros_like(grid)
     wide = P.shape[1] > P.shape[0]
-    PP = P @ P.mT if wide else None
+    PP = P @ P.mT
+    shrunk = 1 / (e + grid.unsqueeze(1))
     tiny = torch.finfo(grid.dtype).eps
     for z, y in rows.chunks(moments):
         T, y = z @ V, y * scale
-        squares, cross = T.square(), (y @ P.mT) * T if wide else None
-        size = y.square().sum(1) if wide else None
-        for index, strength in enumerate(grid):
-            shrunk = 1 / (e + strength)
-            kept = (1 - 1 / moments.n - squares @ shrunk).clamp_min(tiny)
-            if wide:
-                fitted = T * shrunk
-                found = size - 2 * cross @ shrunk + ((fitted @ PP) * fitted).sum(1)
-                found = found.clamp_min(0)
-            else:
-                found = (y - (T * shrunk) @ P).square().sum(1)
-            errors[index] += (found / kept.square()).sum()
+        kept = (1 - 1 / moments.n - T.square() @ shrunk.mT).clamp_min(tiny)
+        if wide:
+            found = y.square().sum(1, keepdim=True) - 2 * ((y @ P.mT) * T) @ shrunk.mT
+            found = torch.stack([found[:, i] + _quadratic(T * s, PP) for i, s in enumerate(shrunk)], dim=1)
+            found = found.clamp_min(0)
+        else:
+            found = torch.stack([(y - (T * s) @ P).square().sum(1) for s in shrunk], dim=1)
+        errors += (found / kept.square()).sum(0)
     return errors
+
+
+def _quadratic(x: Float[Tensor, "b d"], matrix: Float[Tensor, "d d"]) -> Float[Tensor, " b"]:
+    return ((x @ matrix) * x).sum(1)

@@ -85,7 +85,7 @@ def solve_subspaces(
     k: int | Mapping[str, int] | None = None,
     kind: Kind = "readout",
     orthogonal: Orthogonal = "none",
-    criterion: Criterion | None = None,
+    criterion: Criterion = "gcv",
     folds: int = 5,
     generator: torch.Generator | None = None,
 ) -> Space:
@@ -99,7 +99,8 @@ def solve_subspaces(
         kind: "readout" or "encoding", see `readout_subspace` and `encoding_subspace`.
         orthogonal: "polar" or "ordered" makes the bases orthogonal to each other (see `orthogonalize`) and
             fits the decoders again.
-        criterion: "loo" or "gcv", see `readout_subspace`.
+        criterion: of the ridge, see `readout_subspace`; "gcv" needs no more than moments, and "loo" reads the
+            rows again for every strength.
         folds: of the rows, where k is None.
         generator: of the folds; None draws the same ones every time.
     Raises:
@@ -132,7 +133,7 @@ def subspaces(
     k: int | Mapping[str, int] | None = None,
     *,
     kind: Kind = "readout",
-    criterion: Criterion | None = None,
+    criterion: Criterion = "gcv",
     folds: int = 5,
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from pullback.subspaces.arguments import (
     check_quantities,
     result_dtype,
 )
-from pullback.subspaces.moments import CHUNK, Moments
+from pullback.subspaces.moments import Moments, chunks
 from pullback.validation import check_choice, check_positive, check_shape, check_tensor, check_whole
 
 CODES = "z"
@@ -40,7 +40,7 @@ class SufficientStatistics:
         n, n2: sum of the weights and of their squares.
         mean: (p,), p = D + Σ m.
         scatter: S = Σ w (x - mean)(x - mean)ᵀ, (p, p).
-        resolution: eps max|x| of every column, eps that of its input, (p,): below it a column is constant.
+        eps: of the precision of z and of every quantity as they came, (1 + Q,).
         names, sizes: the quantities, and the widths of z and of every quantity.
         dtype: of the results of solvers.
         parts: with missing="drop" the statistics of z with each quantity over the rows where it is finite;
@@ -58,7 +58,7 @@ class SufficientStatistics:
     n2: Float[Tensor, ""]
     mean: Float[Tensor, " p"]
     scatter: Float[Tensor, "p p"]
-    resolution: Float[Tensor, " p"]
+    eps: Float[Tensor, " q"]
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     dtype: torch.dtype = torch.float64
@@ -104,7 +104,7 @@ class SufficientStatistics:
             alone = _joint(codes, {}, w)
         sizes = (codes.shape[1], *(y.shape[1] for y in targets.values()))
         return SufficientStatistics(
-            *(getattr(alone, name) for name in ("n", "n2", "mean", "scatter", "resolution")),
+            *(getattr(alone, name) for name in ("n", "n2", "mean", "scatter", "eps")),
             tuple(targets),
             sizes,
             alone.dtype,
@@ -142,7 +142,7 @@ class SufficientStatistics:
             self.n2 + other.n2,
             self.mean + d * (other.n / safe),
             scatter,
-            torch.maximum(self.resolution, other.resolution),
+            torch.maximum(self.eps, other.eps),
             self.names,
             self.sizes,
             dtype,
@@ -214,7 +214,7 @@ class SufficientStatistics:
             self.scatter[z, z],
             self.scatter[z, where],
             self.scatter.diagonal()[where].clamp_min(0),
-            self.resolution[where],
+            float(self.eps[1 + self.names.index(name)]),
         )
 
     @property
@@ -236,7 +236,7 @@ class SufficientStatistics:
 
     def state_dict(self) -> dict[str, Tensor]:
         """All numbers as tensors, for safetensors; the names of quantities are in the keys."""
-        state = {name: getattr(self, name) for name in ("n", "n2", "mean", "scatter", "resolution")}
+        state = {name: getattr(self, name) for name in ("n", "n2", "mean", "scatter", "eps")}
         state["empty"] = torch.zeros(0, dtype=self.dtype)
         for index, (name, size) in enumerate(zip((CODES, *self.names), self.sizes, strict=True)):
             state[f"size/{index}/{name}"] = torch.tensor(size)
@@ -261,7 +261,7 @@ class SufficientStatistics:
             if own:
                 parts[name] = SufficientStatistics.from_state_dict(own)
         return SufficientStatistics(
-            *(state[name] for name in ("n", "n2", "mean", "scatter", "resolution")),
+            *(state[name] for name in ("n", "n2", "mean", "scatter", "eps")),
             names,
             tuple(size for *_, size in listed),
             state["empty"].dtype,
@@ -292,28 +292,28 @@ class SufficientStatistics:
             return self
         width = dict(zip((CODES, *self.names), self.sizes, strict=True))
         sizes = tuple(width[name] for name in (CODES, *names))
-        numbers = self.mean, self.scatter, self.resolution
+        numbers = self.mean, self.scatter, self.eps
         parts = None
         if self.parts is None:
             columns = torch.arange(len(self.mean), device=self.mean.device)
             order = torch.cat([columns[self._slice(name)] for name in (CODES, *names)])
-            numbers = self.mean[order], self.scatter[order][:, order], self.resolution[order]
+            which = [0, *(1 + self.names.index(name) for name in names)]
+            numbers = self.mean[order], self.scatter[order][:, order], self.eps[which]
         else:
             parts = {name: self.parts[name] for name in names}
         return SufficientStatistics(self.n, self.n2, *numbers, names, sizes, self.dtype, parts)
 
     def _packed(self) -> Float[Tensor, " i"]:
         """All numbers in a row: what ranks send each other."""
-        own = [self.n, self.n2, self.mean, self.scatter, self.resolution]
+        own = [self.n, self.n2, self.mean, self.scatter, self.eps]
         rest = [part._packed() for part in (self.parts or {}).values()]
         return torch.cat([*(number.reshape(-1) for number in own), *rest])
 
     def _unpacked(self, numbers: Float[Tensor, " i"]) -> "SufficientStatistics":
         """Statistics of this shape from packed numbers."""
         p = len(self.mean)
-        n, n2, mean, scatter, resolution, rest = numbers.split(
-            [1, 1, p, p * p, p, len(numbers) - 2 - 2 * p - p * p]
-        )
+        lengths = [1, 1, p, p * p, len(self.eps)]
+        n, n2, mean, scatter, eps, rest = numbers.split([*lengths, len(numbers) - sum(lengths)])
         parts = None
         if self.parts is not None:
             lengths = [len(part._packed()) for part in self.parts.values()]
@@ -323,7 +323,7 @@ class SufficientStatistics:
                 for (name, part), piece in zip(self.parts.items(), pieces, strict=True)
             }
         return SufficientStatistics(
-            n[0], n2[0], mean, scatter.view(p, p), resolution, self.names, self.sizes, self.dtype, parts
+            n[0], n2[0], mean, scatter.view(p, p), eps, self.names, self.sizes, self.dtype, parts
         )
 
 
@@ -384,23 +384,17 @@ def _joint(Z: Tensor, Y: Mapping[str, Tensor], weights: Tensor | None) -> Suffic
     blocks = [Z, *Y.values()]
     # devices without float64 leave the sums to the CPU
     device = Z.device if Z.device.type != "mps" else torch.device("cpu")
-    eps = torch.cat(
-        [
-            torch.full((b.shape[1],), torch.finfo(b.dtype).eps, dtype=torch.float64, device=device)
-            for b in blocks
-        ]
-    )
-    p = len(eps)
+    eps = torch.tensor([torch.finfo(b.dtype).eps for b in blocks], dtype=torch.float64, device=device)
+    p = sum(sizes)
     zero = eps.new_zeros(())
     total, squares, mean = zero, zero, eps.new_zeros(p)
-    scatter, largest = eps.new_zeros(p, p), eps.new_zeros(p)
-    for start in range(0, len(Z), CHUNK):
-        x = torch.cat([b[start : start + CHUNK].to(device).double() for b in blocks], dim=1)
-        w = None if weights is None else weights[start : start + CHUNK].to(device).double()
+    scatter = eps.new_zeros(p, p)
+    for rows in chunks(len(Z)):
+        x = torch.cat([b[rows].to(device).double() for b in blocks], dim=1)
+        w = None if weights is None else weights[rows].to(device).double()
         n = zero + len(x) if w is None else w.sum()
         if not bool(n > 0):
             continue
-        largest = torch.maximum(largest, x.abs().amax(0))
         own = x.mean(0) if w is None else (w @ x) / n
         x -= own
         both, joint = total * n / (total + n), total + n
@@ -410,4 +404,4 @@ def _joint(Z: Tensor, Y: Mapping[str, Tensor], weights: Tensor | None) -> Suffic
         mean = mean + d * (n / joint)
         total, squares = joint, squares + (n if w is None else w.square().sum())
     dtype = result_dtype(Z.dtype)
-    return SufficientStatistics(total, squares, mean, scatter, eps * largest, tuple(Y), sizes, dtype)
+    return SufficientStatistics(total, squares, mean, scatter, eps, tuple(Y), sizes, dtype)
