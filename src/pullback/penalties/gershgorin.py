@@ -4,17 +4,24 @@ Gershgorin: diag(D) - H is diagonally dominant for D_k = Σ_j |H_kj|, so D ⪰ H
 
     D_k = |scale| a_k { Σ_{j≠k} a_j |1 - u_k - u_j| + |(1 - 2a_k) u_k - (1 - a_k)| }
 
-in O(K log K) by sorting: a ascending puts u in descending order, and the sum of absolute values splits
-where u passes 1 - u_k. The total minus a row's own term, and the sum of a dense |H| too, would lose all
-digits of the small entries on nearly one-hot rows; the split sums keep them.
+in O(K log K) by sorting: with β = 1 - u_k and sums over the q atoms of largest u, those above β, Σ a = 1 and
+Σ a u = 0 give
+
+    Σ_j a_j |β - u_j| = 2 F + β        F = Σ_{j<q} a_j (u_j - β)
+
+of which the own term a_k |1 - 2u_k| is taken away. At the largest atom t that, and the sum of a dense |H|
+too, would lose all digits of nearly one-hot rows. So its sum runs over the other atoms, 2 F - F', with the F
+of those above β and the F' of all of them.
 """
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullback.jets.gemm import transforms_active
 from pullback.penalties.softmax_rows import Assignments, dense_hessian
 
 DENSE_UP_TO = 32
@@ -72,29 +79,30 @@ def _prefix(x: Tensor) -> Tensor:
     return torch.nn.functional.pad(x.cumsum(-1), (1, 0))
 
 
-def _suffix(x: Tensor) -> Tensor:
-    """Sums of the entries from 0 .. K on."""
-    return torch.nn.functional.pad(x.flip(-1).cumsum(-1).flip(-1), (0, 1))
+def _ascending(x: Tensor) -> Tensor:
+    """The order that sorts rows; NumPy's takes a quarter of the time of torch's."""
+    x = x.detach()
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or transforms_active(x):
+        return x.argsort(-1)
+    return torch.from_numpy(np.argsort(x.numpy(), -1))
 
 
 def _sorted_sums(at: Assignments) -> Tensor:
-    u, order = at.u.sort(dim=-1, descending=True, stable=True)
-    a = at.a.gather(-1, order)
-    K = a.shape[-1]
-    au, beta = a * u, 1 - u
-    ca, cu, sa, su = _prefix(a), _prefix(au), _suffix(a), _suffix(au)
-    descending = -u.detach()
-    q = torch.searchsorted(descending.contiguous(), -beta.detach().contiguous())
-    k = torch.arange(K, device=a.device).expand_as(q)
-    before = q <= k
-    at_q = [part.gather(-1, q) for part in (ca, cu, sa, su)]
-    caq, cuq, saq, suq = at_q
-    cak, cuk = ca[..., :-1], cu[..., :-1]
-    cak1, cuk1, sak1, suk1 = ca[..., 1:], cu[..., 1:], sa[..., 1:], su[..., 1:]
-    low = cuq - beta * caq + beta * (cak - caq) - (cuk - cuq) + beta * sak1 - suk1
-    high = cuk - beta * cak + (cuq - cuk1) - beta * (caq - cak1) + beta * saq - suq
-    sums = torch.where(before, low, high) + _own(a, u, cak + sak1)
-    return torch.zeros_like(sums).scatter(-1, order, sums)
+    order = _ascending(-at.u)
+    u, a = at.u.gather(-1, order), at.a.gather(-1, order)
+    fixed = u.detach()
+    q = torch.searchsorted(-fixed, fixed - 1)
+    mass, moment = _prefix(a), _prefix(a * u)
+    beta = 1 - u
+    above = moment.gather(-1, q).addcmul(beta, mass.gather(-1, q), value=-1)
+    sums = (2 * above + beta).addcmul(a, (2 * u - 1).abs(), value=-1)
+    rest = 1 - a
+    # the largest atom, which is the last
+    rest[..., -1:] = others = mass[..., -2:-1]
+    beta, q = beta[..., -1:], q[..., -1:].clamp_max(a.shape[-1] - 1)
+    above = moment.gather(-1, q) - beta * mass.gather(-1, q)
+    sums[..., -1:] = 2 * above - (moment[..., -2:-1] - beta * others)
+    return torch.empty_like(a).scatter(-1, order, sums + _own(a, u, rest))
 
 
 def split_product(at: Assignments, v: Float[Tensor, "*n k"], scale: Tensor | float) -> Float[Tensor, "*n k"]:
