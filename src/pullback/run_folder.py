@@ -12,6 +12,7 @@ from pullback.io import atomic_path
 RECORD_FILE = "run.json"
 CODES_FILE = "codes.parquet"
 REPORT_FILE = "report.html"
+LIVE_FILE = "live.html"
 PLAIN_FOLDER = "plain"
 """The same model without its penalties, where it was trained to compare."""
 

@@ -26,7 +26,7 @@ from pullback.commands.options import (
     given,
 )
 from pullback.commands.printing import console, print_json
-from pullback.run_folder import REPORT_FILE, check_folder, fit_plain, values_of, write_record
+from pullback.run_folder import LIVE_FILE, REPORT_FILE, check_folder, fit_plain, values_of, write_record
 from pullback.run_options import make_estimator, parse_options, read_config
 
 DEMO_MODEL: Model = "vae"
@@ -88,6 +88,10 @@ def fit(
     categorical: Categorical = None,
     layer: Layer = None,
     key: Key = None,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="With umap: keep live.html in the folder up to date while it trains."),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     report: Annotated[bool, typer.Option(help="Also write report.html.")] = True,
     overwrite: Overwrite = False,
@@ -124,6 +128,7 @@ def fit(
         resume=resume,
         report=report,
         twin=twin and report and isometry is not None,
+        live=live,
     )
 
 
@@ -140,8 +145,11 @@ def _fit_and_report(
     resume: bool,
     report: bool = True,
     twin: bool = False,
+    live: bool = False,
 ) -> None:
     estimator = make_estimator(model, settings)
+    if live and "callbacks" not in estimator.get_params():
+        raise typer.BadParameter(f"--live: {model} tells nobody how its training goes; umap does")
     if (out / "config.json").exists() and not (overwrite or resume):
         raise FileExistsError(f"{out}: already holds a model; pass --overwrite or choose another --out")
     check_folder(out)
@@ -150,7 +158,14 @@ def _fit_and_report(
     if quiet or as_json:
         estimator.set_params(progress=False)
     values = values_of(dataset)
+    if live:
+        out.mkdir(parents=True, exist_ok=True)
+        title = f"{type(estimator).__name__} on {data}"
+        view = pb.plots.LiveView(out / LIVE_FILE, values, groups=dataset.y, title=title)
+        estimator.set_params(callbacks=[view])
     estimator.fit(values)
+    if live:
+        estimator.set_params(callbacks=None)
     estimator.save(out, overwrite=True)
     plain = fit_plain(estimator, values, out) if twin else None
     command = shlex.join(["pullback", *sys.argv[1:]])

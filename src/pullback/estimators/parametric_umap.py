@@ -18,10 +18,15 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from pullback.ambient import Euclidean
+from pullback.attribution import Attribution, Reduction, compute_jacobian, contributions_between
 from pullback.estimators.anndata_results import write_results
+from pullback.estimators.chains import Chain
+from pullback.estimators.embedding_chains import embedding_chain, unembedding_chain
 from pullback.estimators.embedding_graph import GraphOptions, make_graph
+from pullback.estimators.embedding_networks import check_widths, new_module, wants_decoder
 from pullback.estimators.evaluation import device_of, evaluating, over_rows
-from pullback.estimators.networks import own_copy
+from pullback.estimators.explaining import explain
+from pullback.estimators.following import followed
 from pullback.estimators.projection import Projection, fit_projection, projected_rows
 from pullback.estimators.reading import check_seed_agrees, read_table, training_device
 from pullback.estimators.rows import draw_seed
@@ -30,9 +35,8 @@ from pullback.estimators.state import describe_state
 from pullback.inputs import Table, is_anndata, read_input
 from pullback.io import save_model
 from pullback.jets import JacobianVerification, local_affine
+from pullback.jets.sweep import AffineMap
 from pullback.metrics import EuclideanMetric, PullbackMetric
-from pullback.models.blocks import MLP
-from pullback.models.encoders import create_encoder
 from pullback.models.umap import UMAPModule, curve_parameters
 from pullback.training import EpochSummary, FitResult, TrainingOptions
 from pullback.training import fit as train
@@ -50,8 +54,7 @@ FAR_BEYOND = 10**9
 
 
 def _has_decoder(estimator: "ParametricUMAP") -> bool:
-    wanted = estimator.decoder is not False and estimator.decoder is not None
-    if not wanted:
+    if not wants_decoder(estimator):
         raise AttributeError(
             "inverse_transform: this model has no decoder; pass decoder=True (or a module) and fit again"
         )
@@ -102,7 +105,8 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         progress: show a progress bar; None does so in a terminal.
         verbose: True shows the bar everywhere, as in other packages.
         callbacks: functions (step, loss, estimator) called after each epoch; ``estimator.transform`` works
-            there.
+            there. Those that have ``begin(X, y)`` and ``close(note)``, as `pullback.plots.LiveView`, are told
+            when the training begins and ends.
         random_state: int, RandomState or None. The same one gives the same bits.
 
     Attributes:
@@ -257,8 +261,9 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         module = (
             copy.deepcopy(self.module_).requires_grad_() if again else self._new_module(table.dtype, seed)
         )
-        self._check_widths(module, rows)
-        result = self._train(module, rows, seed)
+        check_widths(module, rows, self.n_components)
+        with followed(self._callbacks(), X, y):
+            result = self._train(module, rows, seed)
         self._settle(module, table, result)
         if is_anndata(X):
             write_results(X, self.embedding_, type(self).__name__, self.get_params(deep=False))
@@ -280,43 +285,7 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def _new_module(self, dtype: torch.dtype, seed: int) -> UMAPModule:
         generator = torch.Generator().manual_seed(seed)
-        width = self._projection.width
-        if self.encoder is not None:
-            encoder = own_copy("encoder", self.encoder)
-        else:
-            shape: Any = width if self.image_shape_ is None else self.image_shape_
-            options = dict(self.encoder_kwargs or {})
-            encoder = create_encoder(
-                self.encoder_name, shape, self.n_components, generator=generator, **options
-            )
-        return UMAPModule(encoder, self._new_decoder(width, generator)).to(dtype)
-
-    def _new_decoder(self, width: int, generator: torch.Generator) -> nn.Module | None:
-        if self.decoder is None or self.decoder is False:
-            return None
-        if self.decoder is not True:
-            return own_copy("decoder", self.decoder)
-        return MLP(self.n_components, width, hidden=(128, 128, 128), activation="silu", generator=generator)
-
-    def _check_widths(self, module: UMAPModule, rows: Any) -> None:
-        """Raise ``ValueError`` unless encoder and decoder take and give rows of the right widths."""
-        some = rows[:2] if isinstance(rows, Tensor) else rows.rows(torch.arange(2))
-        some = some.to(device_of(module))
-        k, d = some.shape[1], self.n_components
-        steps: list[Any] = [("encoder", module.encode, some, k, d)]
-        if module.decoder is not None:
-            steps.append(("decoder", module.decode, some.new_zeros(2, d), d, k))
-        with evaluating(module):
-            for name, function, x, before, after in steps:
-                wanted = f"a module (n, {before}) -> (n, {after})"
-                try:
-                    found = tuple(function(x).shape)
-                except (RuntimeError, TypeError) as error:
-                    raise ValueError(
-                        f"{name}: expected {wanted}, it failed on {tuple(x.shape)}: {error}"
-                    ) from error
-                if found != (2, after):
-                    raise ValueError(f"{name}: expected {wanted}, got output {found} of 2 rows")
+        return new_module(self, self._projection.width, self.image_shape_, generator).to(dtype)
 
     def _train(self, module: UMAPModule, rows: Any, seed: int) -> FitResult:
         source = GraphRows(
@@ -434,6 +403,58 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 parts.append(projection.undo(self.module_.decode(z).cpu()).numpy())
         flat = np.concatenate(parts)
         return flat if self.image_shape_ is None else flat.reshape(len(flat), *self.image_shape_)
+
+    def contributions(self, X: Any, **options: Any) -> Attribution:
+        """Which features put each row where it is; the same as ``pullback.explain(self, X, **options)``."""
+        return explain(self, X, **options)
+
+    def contributions_between(self, Xa: Any, Xb: Any, **options: Any) -> Attribution:
+        """Which features set rows apart from others, row by row; see `pullback.contributions_between`."""
+        chain = self._encoder_chain()
+        return contributions_between(
+            chain.module,
+            chain.read(Xa),
+            chain.read(Xb),
+            preprocessing=chain.preprocessing,
+            feature_names=chain.feature_names,
+            **options,
+        )
+
+    def compute_contributions(
+        self,
+        X: Any,
+        batch_size: int | None = None,
+        reduction: Reduction | None = None,
+        *,
+        map: AffineMap | None = None,
+    ) -> np.ndarray:
+        """Contributions of the raw features, from the mean of the training data, as an array.
+
+        Args:
+            X: rows.
+            batch_size: rows at a time; None bounds the memory in use.
+            reduction: None gives ``(n, d, p)``, "l2" gives ``(n, p)``.
+            map: "derivative" or "local_linear", for encoders with a layer norm.
+        """
+        found = explain(self, X, map=map, reduction=reduction, chunk_size=batch_size)
+        return found.values.cpu().numpy()
+
+    def compute_jacobian(self, X: Any) -> np.ndarray:
+        """Derivative of the embedding by the raw features at each row, ``(n, d, p)``."""
+        chain = self._encoder_chain()
+        before = chain.preprocessing
+        assert before is not None
+        before = before.to(chain.read(X))
+        rows = compute_jacobian(chain.module, before.apply(chain.read(X)))
+        return before.pull(rows.transpose(0, 1)).transpose(0, 1).cpu().numpy()
+
+    def _encoder_chain(self) -> Chain:
+        check_is_fitted(self)
+        return embedding_chain(self)
+
+    def _decoder_chain(self) -> Chain:
+        check_is_fitted(self)
+        return unembedding_chain(self)
 
     def latent_metric(
         self, kind: str | None = None, *, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"

@@ -40,7 +40,8 @@ class LiveView:
 
     Args:
         path: HTML file; its folder must exist. It is replaced whole, never in part.
-        X: rows to draw, as for the estimator's ``transform``; None draws the loss alone.
+        X: rows to draw, as for the estimator's ``transform``; None draws those that `ParametricUMAP` is
+            fitted to, and of other trainings the loss alone.
         groups: ``(n,)`` labels of the rows of X, to colour by.
         max_points: rows drawn at most, a random sample.
         every: seconds from one frame to the next, at least.
@@ -88,12 +89,12 @@ class LiveView:
         self.every, self.title = every, title
         self.frames = self.dropped = 0
         self.error: BaseException | None = None
-        n = 0 if X is None else int(X.shape[0]) if hasattr(X, "shape") else len(X)
-        rows = sampled_rows(n, max_points, random_state)
-        self._rows = None if X is None else _taken(X, rows)
+        self.max_points, self.random_state = max_points, random_state
+        self._rows: Any = None
         self._labels: Labels | None = None
-        if groups is not None:
-            self._labels = read_labels(check_labels(groups, n, "groups"), "group").take(rows)
+        self._given = X is not None
+        if X is not None:
+            self._sample(X, groups)
         self._writer: threading.Thread | None = None
         self._open = False
         self._reset()
@@ -111,9 +112,15 @@ class LiveView:
         self._writer = threading.Thread(target=self._write, args=(frame,), name="pullback-live", daemon=True)
         self._writer.start()
 
+    def begin(self, X: Any, y: Any = None) -> None:
+        """A training of these rows begins; they are drawn where no others were given."""
+        if not self._given:
+            self._sample(X, y)
+        self._start()
+
     def on_epoch(self, summary: Any, estimator: Any = None) -> None:
         """The same for the callbacks of ``pullback.training.fit``, which are told of epochs."""
-        self(summary.epoch, summary.losses["loss"], estimator)
+        self(summary.step, summary.losses["loss"], estimator)
 
     @property
     def busy(self) -> bool:
@@ -145,6 +152,13 @@ class LiveView:
 
     def __repr__(self) -> str:
         return f"LiveView({str(self.path)!r})"
+
+    def _sample(self, X: Any, groups: Any) -> None:
+        n = int(X.shape[0]) if hasattr(X, "shape") else len(X)
+        rows = sampled_rows(n, self.max_points, self.random_state)
+        self._rows, self._labels = _taken(X, rows), None
+        if groups is not None:
+            self._labels = read_labels(check_labels(groups, n, "groups"), "group").take(rows)
 
     def _reset(self) -> None:
         self._steps: list[int] = []
@@ -188,7 +202,15 @@ class LiveView:
         if steps and steps[-1] != last[0]:
             steps, losses = [*steps, last[0]], [*losses, last[1]]
         seconds = time.monotonic() - self._began
-        return Frame(self.title, np.array(steps), np.array(losses), self._points, self._labels, seconds, note)
+        return Frame(
+            title=self.title,
+            steps=np.array(steps, dtype=np.int64),
+            losses=np.array(losses, dtype=np.float64),
+            points=self._points,
+            labels=self._labels,
+            seconds=seconds,
+            note=note,
+        )
 
     def _write(self, frame: Frame) -> None:
         try:

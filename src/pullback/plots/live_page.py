@@ -99,7 +99,8 @@ def live_page(frame: Frame, every: float) -> str:
     )
 
 
-def _scaled(values: np.ndarray, low: float, high: float, start: float, end: float) -> np.ndarray:
+def _scaled(values: np.ndarray, low: float, high: float, ends: tuple[float, float]) -> np.ndarray:
+    start, end = ends
     return start + (end - start) * (values - low) / (high - low if high > low else 1.0)
 
 
@@ -141,7 +142,7 @@ def _colored(labels: Labels | None, n: int) -> list[tuple[str, np.ndarray, str]]
     colors = hex_colors(numeric_colormap(), 12)
     finite = labels.values[np.isfinite(labels.values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    shade = np.clip(_scaled(labels.values, low, high, 0, 11.999), 0, 11)
+    shade = np.clip(_scaled(labels.values, low, high, (0.0, 11.999)), 0, 11)
     shade = np.where(np.isfinite(shade), shade, -1).astype(int)
     ends = {0: f"{low:.3g}", 11: f"{high:.3g}"}
     return [(color, shade == i, ends.get(i, "")) for i, color in enumerate(colors)] + [
@@ -158,8 +159,8 @@ def _curve(frame: Frame) -> str:
     if len(losses) == 0:
         return _svg(CURVE, frame_box, "loss")
     low, high = float(losses.min()), float(losses.max())
-    x = _scaled(steps, steps.min(), steps.max(), MARGIN + 4, width - 12)
-    y = _scaled(losses, low, high, height - 38, 14)
+    x = _scaled(steps, float(steps.min()), float(steps.max()), (MARGIN + 4.0, width - 12.0))
+    y = _scaled(losses, low, high, (height - 38.0, 14.0))
     line = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
     words = [(MARGIN - 6, 20, "end", f"{high:.3g}"), (MARGIN - 6, height - 34, "end", f"{low:.3g}")]
     words += [
