@@ -8,7 +8,16 @@ import typer
 
 import pullback as pb
 
-MODELS = {"vae": "VAE", "autoencoder": "Autoencoder", "hvae": "HVAE", "rhvae": "RHVAE"}
+MODELS = {
+    "vae": "VAE",
+    "autoencoder": "Autoencoder",
+    "hvae": "HVAE",
+    "rhvae": "RHVAE",
+    "umap": "ParametricUMAP",
+}
+UMAP_NAMES = {"latent_dim": "n_components", "max_epochs": "epochs"}
+"""Options that UMAP's users know by another name."""
+STANDARDIZES = {"standard": True, "global": False, "auto": False}
 
 
 def make_estimator(model: str, settings: dict[str, Any]) -> Any:
@@ -16,11 +25,25 @@ def make_estimator(model: str, settings: dict[str, Any]) -> Any:
     if model not in MODELS:
         raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {model!r}")
     estimator = getattr(pb, MODELS[model])()
+    if model == "umap":
+        settings = _as_umap(settings)
     known = estimator.get_params()
     for name in settings:
         if name not in known:
             raise typer.BadParameter(f"{name}: {model} has no such option; it has {', '.join(sorted(known))}")
     return estimator.set_params(**settings)
+
+
+def _as_umap(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same options under UMAP's names."""
+    named = {UMAP_NAMES.get(name, name): value for name, value in settings.items()}
+    if "scale" in named:
+        scale = named.pop("scale")
+        if scale not in STANDARDIZES:
+            known = ", ".join(STANDARDIZES)
+            raise typer.BadParameter(f"scale: expected one of {known} for umap, got {scale!r}")
+        named.setdefault("standardize", STANDARDIZES[scale])
+    return named
 
 
 def read_config(path: Path | None) -> dict[str, Any]:

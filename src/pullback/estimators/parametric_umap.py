@@ -4,7 +4,7 @@ import copy
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import nn
 
 from pullback.ambient import Euclidean
 from pullback.attribution import Attribution, Reduction, compute_jacobian, contributions_between
@@ -411,14 +411,10 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def contributions_between(self, Xa: Any, Xb: Any, **options: Any) -> Attribution:
         """Which features set rows apart from others, row by row; see `pullback.contributions_between`."""
         chain = self._encoder_chain()
-        return contributions_between(
-            chain.module,
-            chain.read(Xa),
-            chain.read(Xb),
-            preprocessing=chain.preprocessing,
-            feature_names=chain.feature_names,
-            **options,
-        )
+        between = {"preprocessing": chain.preprocessing, **options}
+        found = contributions_between(chain.module, chain.read(Xa), chain.read(Xb), **between)
+        names = None if options.get("feature_groups") is not None else chain.feature_names
+        return replace(found, feature_names=names or found.feature_names, output_names=chain.output_names)
 
     def compute_contributions(
         self,
