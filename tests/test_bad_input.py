@@ -17,6 +17,7 @@ from torch import nn
 import pullback as pb
 from bad_flows import FLOW_CASES
 from bad_rooms import ROOM_CASES, ROOMS, WITHOUT_ARGUMENTS
+from bad_subspaces import SUBSPACE_CASES
 
 NAN, INF = float("nan"), float("inf")
 POINTS = torch.zeros(4, 2)
@@ -347,6 +348,7 @@ ON_FITTED: list[Case] = [
 
 CASES += FLOW_CASES
 CASES += ROOM_CASES
+CASES += SUBSPACE_CASES
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
@@ -375,7 +377,7 @@ def test_every_public_function_is_in_the_table() -> None:
     named = {case[0].split(":")[0] for case in CASES + ON_FITTED}
     functions = {name for name in pb.__all__ if inspect.isfunction(getattr(pb, name))}
     bare = {name.split(".")[-1] for name in named}
-    for room in ROOMS:
+    for room in (*ROOMS, pb.subspaces):
         functions |= {name for name in room.__all__ if inspect.isfunction(getattr(room, name))}
     assert functions - bare <= WITHOUT_ARGUMENTS
     assert {"FlowModel", "FlowOutput", "MetricNetwork", "MetricParts", "TrainingStep", "Elbo"} <= named

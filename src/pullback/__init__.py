@@ -20,6 +20,7 @@ _ROOMS = (
     "models",
     "penalties",
     "plots",
+    "subspaces",
     "training",
 )
 

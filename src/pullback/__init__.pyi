@@ -8,6 +8,7 @@ from pullback import metrics as metrics
 from pullback import models as models
 from pullback import penalties as penalties
 from pullback import plots as plots
+from pullback import subspaces as subspaces
 from pullback import training as training
 from pullback._version import __version__ as __version__
 from pullback.attribution import Attribution as Attribution

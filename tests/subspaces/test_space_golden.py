@@ -69,7 +69,7 @@ def test_isotropy_of_the_spectrum(case: Case, part: str, key: str) -> None:
     z = case.rows(part)[0].clone().requires_grad_()
     n_dir = 2 if key.endswith("2") else z.shape[1] - sum(case.k.values())
     if n_dir > len(z) - 1:
-        with pytest.raises(ValueError, match="n_dir: expected .* got 25"):
+        with pytest.raises(ValueError, match=r"n_dir: expected .* got 25"):
             isotropy_loss(z, case.all("W_orth"), n_dir=n_dir)
         return
     loss = isotropy_loss(z, case.all("W_orth"), n_dir=n_dir)

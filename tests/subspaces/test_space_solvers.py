@@ -34,7 +34,7 @@ RECOVERY = {
     (100, 500): 7.4,
     (100, 5000): 2.0,
 }
-"""Condition number and rows -> degrees between the true and the found directions that a ridge should reach."""
+"""Condition number and rows -> degrees from the true to the found directions that a ridge should reach."""
 
 
 def degrees(W: torch.Tensor, T: torch.Tensor) -> float:
@@ -122,7 +122,7 @@ def test_large_solves_keep_all_rows_and_repeat_to_the_bit(D: int) -> None:
     assert first.shape == (32, D)
     assert torch.equal(first, second)
     exact = torch.linalg.svd((z - z.mean(0)).double().mT @ (y - y.mean(0)).double()).U[:, :32]
-    # neighbouring singular values are close, so that only the span of a wide gap would be sharp: compare sizes
+    # neighbouring singular values are close, so that the span is not sharp but its share is
     kept = (first.double() @ (z - z.mean(0)).double().mT @ (y - y.mean(0)).double()).square().sum()
     best = (exact.mT @ (z - z.mean(0)).double().mT @ (y - y.mean(0)).double()).square().sum()
     assert kept.item() == pytest.approx(best.item(), rel=1e-6)

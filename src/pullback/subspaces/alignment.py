@@ -19,8 +19,8 @@ Normalize = Literal["variance", "none"]
 
 def alignment_loss(
     Z: Float[Tensor, "b d"],
-    W: Mapping[str, Float[Tensor, "k d"]],
-    A: Mapping[str, Float[Tensor, "k m"]] | None,
+    W: Mapping[str, Tensor],
+    A: Mapping[str, Tensor] | None,
     Y: Mapping[str, Tensor],
     *,
     normalize: Normalize = "variance",

@@ -45,7 +45,7 @@ def complement(stack: Float[Tensor, "k d"]) -> Float[Tensor, "d f"]:
 
 
 def orthogonalize(
-    W: Mapping[str, Float[Tensor, "k d"]], *, method: Literal["polar", "ordered"] = "polar"
+    W: Mapping[str, Tensor], *, method: Literal["polar", "ordered"] = "polar"
 ) -> dict[str, Tensor]:
     """Bases of several quantities made orthogonal to each other; refit decoders afterwards.
 

@@ -38,12 +38,12 @@ class CombinedLoss:
 
 def combined_loss(
     Z: Float[Tensor, "b d"],
-    W: Mapping[str, Float[Tensor, "k d"]],
-    A: Mapping[str, Float[Tensor, "k m"]] | None,
+    W: Mapping[str, Tensor],
+    A: Mapping[str, Tensor] | None,
     Y: Mapping[str, Tensor],
-    W_prev: Mapping[str, Float[Tensor, "k d"]] | None = None,
+    W_prev: Mapping[str, Tensor] | None = None,
     *,
-    weights: Mapping[str, float | Schedule] | None = None,
+    weights: Mapping[str, float | int | Schedule] | None = None,
     n_dir: int | None = None,
     step: int = 0,
 ) -> CombinedLoss:
@@ -98,7 +98,7 @@ def combined_loss(
     return CombinedLoss(total, **terms)
 
 
-def _checked_weights(weights: Mapping[str, float | Schedule] | None, step: int) -> dict[str, float]:
+def _checked_weights(weights: Mapping[str, float | int | Schedule] | None, step: int) -> dict[str, float]:
     if weights is None:
         return {}
     if not isinstance(weights, Mapping):

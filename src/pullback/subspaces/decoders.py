@@ -19,11 +19,11 @@ NULL = 1e-12
 
 
 def fit_decoders(
-    W: Mapping[str, Float[Tensor, "k d"]],
+    W: Mapping[str, Tensor],
     Z: Data,
     pooled: Mapping[str, Tensor] | None = None,
     *,
-    ridge: Literal["loo", "gcv"] | float = "loo",
+    ridge: Literal["loo", "gcv"] | float | int = "loo",
 ) -> dict[str, Tensor]:
     """Decoders A of known subspaces: the prediction is (z - z̄) Wᵀ A + ȳ.
 
@@ -68,7 +68,7 @@ def fit_decoder(
     W: Float[Tensor, "k d"],
     moments: Moments,
     scale: Float[Tensor, " m"],
-    ridge: Criterion | float,
+    ridge: Criterion | float | int,
     rows: Rows | None,
 ) -> tuple[Float[Tensor, "k m"], float]:
     """The decoder of one subspace, in the quantity's units, and its μ."""

@@ -18,7 +18,7 @@ RIDGE = 1e-12
 
 def disentanglement_loss(
     Z: Float[Tensor, "b d"],
-    W: Mapping[str, Float[Tensor, "k d"]],
+    W: Mapping[str, Tensor],
     *,
     Y: Mapping[str, Tensor] | None = None,
     statistics: SufficientStatistics | None = None,

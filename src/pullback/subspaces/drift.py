@@ -79,9 +79,7 @@ def subspace_change(
     return _change(check_basis("W_old", W_old, None), check_basis("W_new", W_new, None), "W_new")
 
 
-def stability_loss(
-    W: Mapping[str, Float[Tensor, "k d"]], W_prev: Mapping[str, Float[Tensor, "k d"]]
-) -> Float[Tensor, ""]:
+def stability_loss(W: Mapping[str, Tensor], W_prev: Mapping[str, Tensor]) -> Float[Tensor, ""]:
     """Share of each subspace that has left its previous span, mean over quantities.
 
         mean_q (k_q - ‖W_q W_prev,qᵀ‖²)/k_q

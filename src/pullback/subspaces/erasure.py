@@ -51,7 +51,7 @@ def erase(
     Y: Tensor | Mapping[str, Tensor] | None = None,
     *,
     target_rank: int | None = None,
-    rtol: float = 1e-6,
+    rtol: float | int = 1e-6,
 ) -> Eraser:
     """The map that removes all linear information of quantities from codes and moves them least.
 

@@ -17,7 +17,7 @@ NULL = 1e-12
 
 def isotropy_loss(
     Z: Float[Tensor, "b d"],
-    W: Mapping[str, Float[Tensor, "k d"]],
+    W: Mapping[str, Tensor],
     *,
     n_dir: int | None = None,
     unbiased: bool = True,

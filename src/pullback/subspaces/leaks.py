@@ -19,7 +19,7 @@ IMPLIED = 1e-4
 
 def conditional_leak(
     Z: Float[Tensor, "b d"],
-    W: Mapping[str, Float[Tensor, "k d"]],
+    W: Mapping[str, Tensor],
     Y: Mapping[str, Tensor],
     *,
     statistics: SufficientStatistics,
@@ -57,7 +57,7 @@ def conditional_leak(
 
 def conditional_leaks(
     Z: Float[Tensor, "b d"],
-    W: Mapping[str, Float[Tensor, "k d"]],
+    W: Mapping[str, Tensor],
     Y: Mapping[str, Tensor],
     *,
     statistics: SufficientStatistics,
@@ -87,9 +87,7 @@ def conditional_leaks(
     return found
 
 
-def free_leak(
-    Z: Float[Tensor, "b d"], W: Mapping[str, Float[Tensor, "k d"]], Y: Mapping[str, Tensor]
-) -> Float[Tensor, ""]:
+def free_leak(Z: Float[Tensor, "b d"], W: Mapping[str, Tensor], Y: Mapping[str, Tensor]) -> Float[Tensor, ""]:
     """What the free dimensions, orthogonal to all subspaces, tell of the quantities.
 
         mean_q max(0, loo_r2(Z N, y_q)),   N an orthonormal basis of the complement

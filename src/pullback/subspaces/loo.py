@@ -14,12 +14,16 @@ LEVERAGE = 0.9
 """Leverages are cut here, so that a batch hardly larger than k has no infinite residual."""
 
 
+FLOOR = {torch.float32: 1e-30, torch.float64: 1e-290}
+"""Smallest mean variance of coordinates: its ridge is still a normal number."""
+
+
 def loo_r2(
     S: Float[Tensor, "b k"],
     Y: Float[Tensor, "*b m"],
     ridge: float | int = RIDGE,
     *,
-    t_floor: float | None = None,
+    t_floor: float | int | None = None,
 ) -> Float[Tensor, ""]:
     """1 - Σ ‖y_i - ŷ_i‖²/Σ ‖y_i - ȳ‖², ŷ_i from the ridge regression on all rows but i.
 
@@ -36,7 +40,7 @@ def loo_r2(
         S: coordinates, (B, k), B >= k + 2.
         Y: (B,) or (B, m) of the same dtype.
         ridge: relative to the mean variance of the coordinates.
-        t_floor: smallest t; None is the smallest normal number.
+        t_floor: smallest t; None is 1e-30 in float32 and 1e-290 in float64.
     Returns: a scalar, at most 1; 0 for a Y that does not vary.
     Raises:
         TypeError, ValueError: an argument of the wrong kind, shape or value; too few rows.
@@ -60,7 +64,7 @@ def loo_scores(
     S: Float[Tensor, "b k"],
     targets: Sequence[Tensor],
     ridge: float | int = RIDGE,
-    t_floor: float | None = None,
+    t_floor: float | int | None = None,
 ) -> list[Tensor]:
     """`loo_r2` of several quantities from the same coordinates, with one Cholesky factor for all."""
     B, k = S.shape
@@ -68,7 +72,7 @@ def loo_scores(
     Y = torch.cat(list(targets), dim=1) if len(targets) > 1 else targets[0]
     Y = Y - Y.mean(0)
     C = S.mT @ S / B
-    floor = torch.finfo(S.dtype).tiny if t_floor is None else t_floor
+    floor = FLOOR[S.dtype] if t_floor is None else t_floor
     t = C.diagonal().mean().clamp_min(floor)
     L = torch.linalg.cholesky(C + ridge * t * torch.eye(k, dtype=S.dtype, device=S.device))
     X = torch.linalg.solve_triangular(L, S.mT, upper=False) / B**0.5

@@ -48,9 +48,7 @@ class Projection:
         return dict(zip(self.names, self.coordinates.split(self.sizes, dim=1), strict=True))
 
 
-def project(
-    Z: Float[Tensor, "b d"], W: Mapping[str, Float[Tensor, "k d"]], mean: Tensor | None = None
-) -> Projection:
+def project(Z: Float[Tensor, "b d"], W: Mapping[str, Tensor], mean: Tensor | None = None) -> Projection:
     """Checked codes and bases as a `Projection`, about the mean of the batch or a given one."""
     codes = check_codes(Z)
     dim = codes.shape[1]

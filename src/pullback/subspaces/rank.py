@@ -29,15 +29,15 @@ QUADRATURE = 20001
 
 def k_per_q(
     targets: Mapping[str, Tensor] | Sequence[SufficientStatistics],
-    threshold: float | Mapping[str, float] | None = None,
+    threshold: float | int | Mapping[str, float | int] | None = None,
     *,
     method: Method | None = None,
     Z: Tensor | None = None,
-    default_threshold: float | None = None,
+    default_threshold: float | int | None = None,
     per_quantity: bool = True,
     folds: int = 5,
     kmax: int | None = None,
-    min_gain: float = MIN_GAIN,
+    min_gain: float | int = MIN_GAIN,
     generator: torch.Generator | None = None,
 ) -> dict[str, int] | int:
     """Numbers of directions of several quantities.
@@ -80,11 +80,7 @@ def k_per_q(
         share = DEFAULT_THRESHOLD if threshold is None else threshold
         found = _by_variance(_rows(targets), share, default_threshold)
     elif chosen == "cv":
-        source = (
-            as_source(Z, targets, folds=folds, generator=generator)
-            if Z is not None
-            else as_source(targets, None)
-        )  # type: ignore[arg-type]
+        source = _source(targets, Z, folds, generator)
         found = {q: cross_validated(source, q, kmax, min_gain)[0] for q in source.moments}
     elif chosen == "parallel":
         found = {q: _parallel(y, generator) for q, y in _rows(targets).items()}
@@ -117,7 +113,11 @@ def participation_ratio(Y: Float[Tensor, "b m"]) -> float:
 
 
 def cross_validated(
-    source: Source, name: str, kmax: int | None, min_gain: float = MIN_GAIN, standardize: str = "quantity"
+    source: Source,
+    name: str,
+    kmax: int | None,
+    min_gain: float | int = MIN_GAIN,
+    standardize: str = "quantity",
 ) -> tuple[int, Tensor | None]:
     """The rank of one quantity by its error on folds, and the mean errors; 0 for a constant one."""
     if kmax is not None:
@@ -148,10 +148,10 @@ def share_of(name: str, share: object) -> float:
 
 def shares_by_name(
     name: str,
-    share: float | Mapping[str, float],
-    default: float | None,
+    share: float | int | Mapping[str, float | int],
+    default: float | int | None,
     names: Sequence[str],
-    otherwise: float,
+    otherwise: float | int,
 ) -> dict[str, float]:
     """A share for each name; names that a dict leaves out take the default."""
     rest = otherwise if default is None else share_of(f"default of {name}", default)
@@ -176,6 +176,20 @@ def _method(targets: object, threshold: object, method: str | None, Z: object) -
     return method
 
 
+def _source(
+    targets: Mapping[str, Tensor] | Sequence[SufficientStatistics],
+    Z: Tensor | None,
+    folds: int,
+    generator: torch.Generator | None,
+) -> Source:
+    if isinstance(targets, Mapping):
+        assert Z is not None
+        return as_source(Z, targets, folds=folds, generator=generator)
+    if Z is not None:
+        raise ValueError("Z: expected None where statistics of folds are given, got codes")
+    return as_source(targets, None)
+
+
 def _rows(targets: object) -> dict[str, Tensor]:
     return check_quantities(targets, None)
 
@@ -189,7 +203,9 @@ def _varying(y: Tensor) -> Tensor:
 
 
 def _by_variance(
-    targets: Mapping[str, Tensor], threshold: float | Mapping[str, float], default: float | None
+    targets: Mapping[str, Tensor],
+    threshold: float | int | Mapping[str, float | int],
+    default: float | int | None,
 ) -> dict[str, int]:
     shares = shares_by_name("threshold", threshold, default, list(targets), DEFAULT_THRESHOLD)
     return {q: _variance(y, shares[q]) for q, y in targets.items()}

@@ -55,7 +55,7 @@ class Ridge:
 def fit_ridge(
     moments: Moments,
     scale: Float[Tensor, " m"],
-    criterion: Criterion | float,
+    criterion: Criterion | float | int,
     *,
     rows: Rows | None = None,
     spectrum: Spectrum | None = None,

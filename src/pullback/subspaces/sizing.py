@@ -22,7 +22,7 @@ def minimal_latent_dim(
     k: int | Mapping[str, int],
     *,
     Q: int | None = None,
-    free_frac: float = 0.30,
+    free_frac: float | int = 0.30,
     num_heads: int | None = None,
 ) -> int:
     """The smallest D of which a share is left free beside all subspaces: ⌈Σ k/(1 - free_frac)⌉, in whole
@@ -60,9 +60,9 @@ def minimal_latent_dim(
 def optimal_bins(
     targets: Mapping[str, Tensor],
     max_bins: int = 16,
-    variance_threshold: float | Mapping[str, float] = BIN_THRESHOLD,
+    variance_threshold: float | int | Mapping[str, float | int] = BIN_THRESHOLD,
     *,
-    default_threshold: float | None = None,
+    default_threshold: float | int | None = None,
     per_quantity: bool = False,
     spatial_dims: SpatialDims = "auto",
     strict: bool = False,
@@ -102,11 +102,11 @@ def optimal_bins(
 def solve_dims(
     Y: Mapping[str, Tensor],
     max_bins: int = 16,
-    bin_thresholds: float | Mapping[str, float] = BIN_THRESHOLD,
-    k_thresholds: float | Mapping[str, float] | None = 0.90,
+    bin_thresholds: float | int | Mapping[str, float | int] = BIN_THRESHOLD,
+    k_thresholds: float | int | Mapping[str, float | int] | None = 0.90,
     *,
-    bin_default_threshold: float | None = None,
-    k_default_threshold: float | None = None,
+    bin_default_threshold: float | int | None = None,
+    k_default_threshold: float | int | None = None,
     pooling_mode: Mode = "avg",
     pool_per_quantity: bool = False,
     k_per_quantity: bool = False,
@@ -155,9 +155,7 @@ def captured(field: Float[Tensor, "..."], n: int, axes: int) -> float:
     for axis in range(field.ndim - axes, field.ndim):
         size = field.shape[axis]
         if n < size:
-            kept = torch.tensordot(kept, _kept_by_windows(size, n, field), dims=([axis], [0])).movedim(
-                -1, axis
-            )
+            kept = (kept.movedim(axis, -1) @ _kept_by_windows(size, n, field)).movedim(-1, axis)
     return float(kept.square().sum() / field.square().sum())
 
 
@@ -172,7 +170,7 @@ def _kept_by_windows(size: int, n: int, like: Tensor) -> Float[Tensor, "h h"]:
 
 
 def _bins(
-    name: str, target: Tensor, max_bins: int, share: float, spatial_dims: SpatialDims, strict: bool
+    name: str, target: Tensor, max_bins: int, share: float | int, spatial_dims: SpatialDims, strict: bool
 ) -> int:
     field = as_field(target, f"targets[{name!r}]")
     if field.numel() == 0:
@@ -195,7 +193,7 @@ def _bins(
     return max_bins
 
 
-def _not_reached(name: str, share: float, curve: Sequence[float], strict: bool) -> None:
+def _not_reached(name: str, share: float | int, curve: Sequence[float], strict: bool) -> None:
     best = max(curve)
     if strict:
         shown = ", ".join(f"{n}: {value:.3f}" for n, value in enumerate(curve, 1))

@@ -104,7 +104,11 @@ class SufficientStatistics:
             alone = _joint(codes, {}, w)
         sizes = (codes.shape[1], *(y.shape[1] for y in targets.values()))
         return SufficientStatistics(
-            *(getattr(alone, name) for name in ("n", "n2", "mean", "scatter", "eps")),
+            alone.n,
+            alone.n2,
+            alone.mean,
+            alone.scatter,
+            alone.eps,
             tuple(targets),
             sizes,
             alone.dtype,
@@ -261,7 +265,11 @@ class SufficientStatistics:
             if own:
                 parts[name] = SufficientStatistics.from_state_dict(own)
         return SufficientStatistics(
-            *(state[name] for name in ("n", "n2", "mean", "scatter", "eps")),
+            state["n"],
+            state["n2"],
+            state["mean"],
+            state["scatter"],
+            state["eps"],
             names,
             tuple(size for *_, size in listed),
             state["empty"].dtype,
