@@ -120,29 +120,21 @@ class SoftmaxAssignmentSparsityPenalty(TargetPenalty):
     def evaluate(self, logits: Tensor, v: Tensor | None = None, rho: Rho = 0.0) -> EntropyEvaluation:
         """Value, gradient and, with ``v``, the Hessian product, at the cost of one pass."""
         check_tensor("target", logits)
-        graph = torch.is_grad_enabled() and (logits.requires_grad or (v is not None and v.requires_grad))
-        plain = self.row_weights is None and logits.ndim == 2 and logits.device.type == "cpu"
-        if (
-            not plain
-            or graph
-            or isinstance(rho, Tensor)
-            or not logits.is_floating_point()
-            or not logits.numel()
-        ):
+        if not self._is_plain(logits, v, rho):
             product = None if v is None else self.hvp(logits, v, rho)
             return EntropyEvaluation(self.value(logits, rho), self.grad_target(logits, rho), product)
         self._check_width(logits)
         if v is not None:
-            self._vector(v, logits, logits)
+            v = self._vector(v, logits, logits)
         lam = float(strength(self.weight, rho, logits.dtype))
         lam = lam if self.reduction == "sum" else lam / logits.shape[0]
         tau = self.temperature
         total, slope, product = fused(logits, v, tau, lam / tau, lam / tau**2)
-        if math.isnan(total):
+        if math.isnan(total.item()):
             check_logits(logits)
             product = None if v is None else self.hvp(logits, v, rho)
             return EntropyEvaluation(self.value(logits, rho), self.grad_target(logits, rho), product)
-        return EntropyEvaluation(logits.new_tensor(lam * total), slope, product)
+        return EntropyEvaluation(total.mul_(lam), slope, product)
 
     def curvature(self, logits: Tensor, rho: Rho = 0.0) -> DiagonalPlusLowRank:
         """The Hessian as a diagonal plus a few factors a row: solves and determinants in O(K).
@@ -203,6 +195,14 @@ class SoftmaxAssignmentSparsityPenalty(TargetPenalty):
             return n * log_partition(lam, self.k_atoms)
         self._check_rows(n)
         return log_partition(lam * self.row_weights.to(lam), self.k_atoms).sum()
+
+    def _is_plain(self, logits: Tensor, v: Tensor | None, rho: Rho) -> bool:
+        """Whether one pass over rows outside of any graph gives all."""
+        if self.row_weights is not None or logits.ndim != 2 or isinstance(rho, Tensor):
+            return False
+        if torch.is_grad_enabled() and (logits.requires_grad or (v is not None and v.requires_grad)):
+            return False
+        return logits.is_cpu and logits.is_floating_point() and logits.numel() > 0
 
     # formulas for the template
 
