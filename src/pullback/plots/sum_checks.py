@@ -50,7 +50,7 @@ def _way(attribution: Attribution) -> Check:
     if attribution.method == "path":
         text, sentence = "path integral", "Each feature gets what it changes on the way from the baseline."
         if attribution.nodes is not None:
-            sentence += " The integral is a quadrature; the residual says how good."
+            sentence += " The way is cut into pieces; the residual says how well."
     else:
         text = f"local map ({kind})"
         sentence = "Each feature gets what the encoder, as it is around the point, makes of it."
@@ -61,8 +61,6 @@ def _way(attribution: Attribution) -> Check:
         sentence += " Features are counted from a baseline, where they contribute nothing."
     else:
         sentence += " Features are counted from zero."
-    exact = attribution.exact
-    return Check(
-        "method", "Method", None, text, "pass" if exact else "attention",
-        "Passes if the sums are exact by construction and hold.", sentence,
-    )  # fmt: skip
+    kind = "Exact by construction." if attribution.exact else "Exact up to the residual."
+    verdict: Verdict = "pass" if attribution.verification.passed else "fail"
+    return Check("method", "Method", None, text, verdict, f"Passes if the sums hold. {kind}", sentence)
