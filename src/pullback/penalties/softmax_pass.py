@@ -82,7 +82,7 @@ def _block(
     # -u and -second · c
     vectors.sub_(means)
     torch.mul(a, x, out=slope)
-    if product is not None:
+    if v is not None and product is not None:
         c = vectors[1]
         if near is not None:
             near.centre(c, v, -second)
