@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 import pullback as pb
 from pullback.data.output import check_table_path, path_columns
+from pullback.estimators.latent_metrics import metric_of
 from pullback.geometry import EnergyShares, Geodesic
 from pullback.io import atomic_path
 from pullback.plots.shares import bars_of
@@ -54,7 +55,7 @@ def solve_pairs(model: Any, table: Any, pairs: list[str], nodes: int) -> RunPath
     ends = [[row_number(word, table.samples) for word in split_pair(text)] for text in pairs]
     codes = torch.as_tensor(np.asarray(table.X)).double()
     start, end = (codes[[row[side] for row in ends]] for side in (0, 1))
-    found = pb.geodesic(model.metric(dtype=torch.float64), start, end, nodes=nodes, data=codes)
+    found = pb.geodesic(metric_of(model, dtype=torch.float64), start, end, nodes=nodes, data=codes)
     shares = shares_along(model, found, feature_names(model))
     return RunPaths(model, tuple(pairs), codes.numpy(), found, shares)
 
@@ -131,7 +132,7 @@ def draw(paths: RunPaths) -> Figure:
     )
     top = figure.add_subplot(grid[0, :])
     names = [str(i + 1) for i in range(len(paths.names))]
-    metric = paths.model.metric(dtype=torch.float64)
+    metric = metric_of(paths.model, dtype=torch.float64)
     pb.plots.geodesic_paths(paths.found, paths.codes, metric=metric, names=names, ax=top)
     stations = np.linspace(0, paths.found.points.shape[1] - 1, STATIONS).round().astype(int)
     for i in range(shown):

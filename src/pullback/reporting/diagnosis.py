@@ -15,9 +15,11 @@ from pullback.reporting.distances import (
     ruler_measures,
     stability_measures,
 )
-from pullback.reporting.evidence import Evidence, check_model, gather
+from pullback.reporting.embedding_diagnosis import diagnose_embedding
+from pullback.reporting.evidence import Evidence, check_model, gather, observe, only_encodes
 from pullback.reporting.learned import SAMPLES, flow_measures, quiet_samples
 from pullback.reporting.measures import (
+    NEIGHBOURHOOD_ROWS,
     active_dims,
     coverage,
     neighbourhoods,
@@ -28,7 +30,6 @@ from pullback.reporting.pairs import Paths, choose_pairs, compare_paths
 from pullback.reporting.verdicts import judge
 from pullback.validation import check_whole
 
-NEIGHBOURHOOD_ROWS = 2000
 METRIC_ROWS = 1000
 
 
@@ -77,7 +78,10 @@ def diagnose(
         raise TypeError(f"others: expected a list of fitted models, got {type(others).__name__}")
     for k, other in enumerate(others):
         check_model(other, f"others[{k}]")
-    evidence = gather(model, X, labels=labels, max_points=max_points, random_state=random_state)
+    options = {"labels": labels, "max_points": max_points, "random_state": random_state}
+    if only_encodes(model):
+        return diagnose_embedding(observe(model, X, **options))
+    evidence = gather(model, X, **options)
     return measure(evidence, join(evidence, n_geodesics), others, X)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from pullback.estimators.latent_metrics import metric_of
 from pullback.geometry import distance_stability, flatness, geodesic_stress
 from pullback.metrics import as_metric
 from pullback.plots.conditions import condition_numbers
@@ -72,7 +73,7 @@ def stability_measures(
     metrics, codes = [evidence.metric], [evidence.shown_codes]
     for other in others:
         found = np.asarray(other.transform(X), dtype=np.float64)
-        metrics.append(light_metric(other.metric(dtype=torch.float64)))
+        metrics.append(light_metric(metric_of(other, dtype=torch.float64)))
         codes.append(found[evidence.rows])
     count, options = _fitting(STABILITY_PAIRS, max(z.shape[1] for z in codes), metrics)
     pairs = random_pairs(len(evidence.rows), count, random)

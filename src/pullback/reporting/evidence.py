@@ -1,12 +1,16 @@
 """What a report looks at: the data, their codes and reconstructions, as arrays, read once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.validation import check_is_fitted
 
+from pullback.estimators import ParametricUMAP
+from pullback.estimators.latent_metrics import gives_metric, metric_of
 from pullback.inputs import Table, read_input
 from pullback.plots.arguments import check_labels
 from pullback.plots.field import decades, light_metric, magnification_at, typical
@@ -29,19 +33,17 @@ class Before:
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """A fitted model's view of its data; ``rows`` are the sampled rows that are shown and measured.
+class Observed:
+    """What a fitted model that only encodes makes of its data; ``rows`` are the sampled rows.
 
-    Codes and metric are in float64, where a geodesic can be certified to 1e-6.
+    Codes are in float64, where a geodesic can be certified to 1e-6.
     """
 
     model: Any
-    metric: Any
     n: int
     codes: np.ndarray  # (n, d), all of them
     rows: np.ndarray  # (m,) indices into the data
     x: np.ndarray  # (m, p) sampled rows; counts as log(1 + counts at one depth)
-    y: np.ndarray  # (m, p) their reconstructions, in the same units
     centre: np.ndarray  # (p,) mean of the sampled rows
     spread: np.ndarray  # (p,) their standard deviation
     unit_scale: np.ndarray  # (p,) what features are divided by before errors are added up
@@ -50,20 +52,49 @@ class Evidence:
     sample_names: tuple[str, ...]  # of the sampled rows
     image_shape: tuple[int, int, int] | None
     labels: Labels | None  # of the sampled rows
-    nats: np.ndarray  # (m,) magnification at the sampled rows
     plane: Plane
     random_state: int
-    before: Before | None = None
 
     @property
     def learned(self) -> bool:
-        """Whether ``metric`` is one that the model has learned, and not that of its decoder."""
+        """Whether the model's metric is one that it has learned, and not that of its decoder."""
         return is_learned(self.model)
 
     @property
     def shown_codes(self) -> np.ndarray:
         """Codes of the sampled rows, ``(m, d)``."""
         return self.codes[self.rows]
+
+    @property
+    def drawn(self) -> np.ndarray:
+        """Rows that stand for the samples when the pointer rests on them, ``(m, p)``: their own."""
+        return self.x
+
+    @property
+    def carried(self) -> np.ndarray:
+        """Share of the variance of each feature that neighbours on the map have in common, ``(p,)``."""
+        return common_share(self.x, self.shown_codes)
+
+
+@dataclass(frozen=True)
+class Evidence(Observed):
+    """A fitted model's view of its data, both ways: its codes, its reconstructions and its metric."""
+
+    metric: Any
+    y: np.ndarray  # (m, p) reconstructions of the sampled rows, in the units of x
+    nats: np.ndarray  # (m,) magnification at the sampled rows
+    before: Before | None = None
+
+    @property
+    def drawn(self) -> np.ndarray:
+        """What the decoder makes of each sample, ``(m, p)``."""
+        return self.y
+
+    @property
+    def carried(self) -> np.ndarray:
+        """Spread of each feature in the reconstructions over that in the data, ``(p,)``."""
+        safe = np.where(self.spread > 0, self.spread, 1.0)
+        return np.where(self.spread > 0, self.y.std(0) / safe, 0.0)
 
     @property
     def decades(self) -> np.ndarray:
@@ -80,10 +111,17 @@ class Evidence:
         return _in_units(self.model, decode_rows(self.model, z), None)
 
 
+def only_encodes(model: Any) -> bool:
+    """Whether a model is one that has no decoder, as a `ParametricUMAP` unless it was given one."""
+    return isinstance(model, ParametricUMAP) and not hasattr(model, "inverse_transform")
+
+
 def check_model(model: Any, argument: str = "model") -> None:
     """Raise ``TypeError`` unless the model encodes, decodes and measures; unless it is fitted, too."""
-    needed = ("transform", "inverse_transform", "metric")
-    missing = [name for name in needed if not callable(getattr(model, name, None))]
+    missing = [] if callable(getattr(model, "transform", None)) else ["transform"]
+    if not only_encodes(model):
+        missing += [] if callable(getattr(model, "inverse_transform", None)) else ["inverse_transform"]
+        missing += [] if gives_metric(model) else ["metric"]
     if missing or isinstance(model, type):
         name = getattr(model, "__name__", type(model).__name__)
         lacking = f"without {', '.join(missing)}" if missing else "as a class; make one and fit it"
@@ -126,7 +164,7 @@ def _unit_scale(model: Any, x: np.ndarray, *, is_image: bool) -> tuple[np.ndarra
     return np.where(spread > 0, spread, 1.0).astype(x.dtype), f"of {what} scaled to unit variance"
 
 
-def gather(
+def observe(
     model: Any,
     X: Any,
     *,
@@ -134,13 +172,12 @@ def gather(
     label_name: str | None = None,
     feature_names: Any = None,
     max_points: int = 2000,
-    before: Any = None,
     random_state: int = 0,
-) -> Evidence:
-    """Encode everything, sample at most ``max_points`` rows and decode these.
+) -> Observed:
+    """Encode everything and sample at most ``max_points`` rows.
 
     Raises:
-        TypeError: the model cannot encode and decode.
+        TypeError: the model cannot encode.
         sklearn.exceptions.NotFittedError: it is not fitted.
         ValueError: X has another width than the model, holds NaN, or the labels are of another length.
     """
@@ -156,23 +193,18 @@ def gather(
     read = None if labels is None else read_labels(check_labels(labels, n), label_name or _name_of(labels))
     names = _feature_names(model, table, feature_names, p)
     codes = _codes(model, X, "model")
-    other = None if before is None else _codes_before(before, X, width, codes.shape[1])
     rows = _sample_rows(n, min(max_points, max(10, MAX_CELLS // p)), random_state)
     x = _dense(table, rows)
     x = _in_units(model, x, x.sum(1))
-    y = _in_units(model, decode_rows(model, codes[rows]), None)
     shape = table.image_shape or getattr(model, "image_shape_", None)
     unit_scale, units = _unit_scale(model, x, is_image=shape is not None)
     samples = [f"row {row}" for row in rows] if table.sample_names is None else table.sample_names[rows]
-    metric = light_metric(model.metric(dtype=torch.float64))
-    return Evidence(
+    return Observed(
         model=model,
-        metric=metric,
         n=n,
         codes=codes,
         rows=rows,
         x=x,
-        y=y,
         centre=x.mean(0),
         spread=x.std(0),
         unit_scale=unit_scale,
@@ -181,11 +213,47 @@ def gather(
         sample_names=tuple(str(name) for name in samples),
         image_shape=None if shape is None else (int(shape[0]), int(shape[1]), int(shape[2])),
         labels=None if read is None else read.take(rows),
-        nats=magnification_at(metric, codes[rows]),
         plane=plane_of(codes),
         random_state=random_state,
-        before=None if other is None else _before(before, other[rows]),
     )
+
+
+def gather(model: Any, X: Any, *, before: Any = None, **options: Any) -> Evidence:
+    """`observe`, and decode the sampled rows.
+
+    Raises:
+        TypeError: the model cannot encode and decode.
+    """
+    seen = observe(model, X, **options)
+    codes = seen.shown_codes
+    other = None
+    if before is not None:
+        width = int(getattr(model, "n_features_in_", seen.x.shape[1]))
+        other = _codes_before(before, X, width, codes.shape[1])
+    metric = light_metric(metric_of(model, dtype=torch.float64))
+    return Evidence(
+        **{part.name: getattr(seen, part.name) for part in fields(seen)},
+        metric=metric,
+        y=_in_units(model, decode_rows(model, codes), None),
+        nats=magnification_at(metric, codes),
+        before=None if other is None else _before(before, other[seen.rows]),
+    )
+
+
+def common_share(
+    x: Float[np.ndarray, "m p"], z: Float[np.ndarray, "m d"], neighbours: int = 10
+) -> Float[np.ndarray, " p"]:
+    """1 - Σ (x - mean over the nearest on the map)² / Σ (x - mean)² of each feature, not below 0.
+
+    The share of a feature's variance that the map sorts the rows by.
+    """
+    used = min(neighbours, len(z) - 1)
+    near = NearestNeighbors(n_neighbors=used).fit(z).kneighbors(return_distance=False)
+    total = ((x - x.mean(0)) ** 2).sum(0)
+    # one neighbour at a time: (m, neighbours, p) would be large
+    smooth = sum((x[near[:, k]] for k in range(used)), np.zeros_like(x)) / used
+    lost = ((x - smooth) ** 2).sum(0)
+    return np.where(total > 0, np.maximum(1 - lost / np.where(total > 0, total, 1.0), 0), 0.0)
 
 
 def _codes(model: Any, X: Any, argument: str) -> np.ndarray:
@@ -210,7 +278,7 @@ def _codes_before(model: Any, X: Any, p: int, d: int) -> np.ndarray:
 
 
 def _before(model: Any, codes: np.ndarray) -> Before:
-    metric = light_metric(model.metric(dtype=torch.float64))
+    metric = light_metric(metric_of(model, dtype=torch.float64))
     return Before(metric, codes, _in_units(model, decode_rows(model, codes), None))
 
 

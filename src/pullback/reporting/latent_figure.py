@@ -39,7 +39,7 @@ from pullback.plots.style import (
     category_style,
     numeric_colormap,
 )
-from pullback.reporting.evidence import Evidence
+from pullback.reporting.evidence import Evidence, Observed
 from pullback.reporting.thumbnails import pictures, shorten, top_features
 
 MAX_FEATURES = 12
@@ -53,9 +53,12 @@ _TOOLTIP = """
   <div style="font-weight: 600">{label}</div>
   <div style="color: {muted}">@name</div>
   {features}
-  <div style="color: {muted}">error @error{{0.00}} &middot; magnification &times;@factor{{0.00}}</div>
+  {judged}
 </div>
 """
+_JUDGED = (
+    f'<div style="color: {MUTED}">error @error{{0.00}} &middot; magnification &times;@factor{{0.00}}</div>'
+)
 
 _RECOLOR = """
 const option = options[this.value];
@@ -104,29 +107,29 @@ def _aspect(labels: Labels | None) -> float:
     return (700 - 7 * longest) / 500
 
 
-def on_page(evidence: Evidence, z: np.ndarray) -> np.ndarray:
+def on_page(evidence: Observed, z: np.ndarray) -> np.ndarray:
     """Page coordinates ``(k, 2)`` of latent points."""
     points = evidence.plane.project(z)
     return points if points.shape[1] == 2 else np.concatenate([points, np.zeros_like(points)], axis=1)
 
 
-def spread_features(evidence: Evidence) -> list[int]:
-    """The features that the latent space carries best: largest variance of reconstruction over data."""
+def spread_features(evidence: Observed) -> list[int]:
+    """The features that the latent space carries best."""
     if evidence.image_shape is not None:
         return []
-    safe = np.where(evidence.spread > 0, evidence.spread, 1.0)
-    carried = np.where(evidence.spread > 0, evidence.y.std(0) / safe, 0.0)
+    carried = evidence.carried
     order = np.argsort(-carried, kind="stable")[:MAX_FEATURES]
     return [int(j) for j in order if carried[j] > 0]
 
 
-def latent_figure(evidence: Evidence, field: Field | None) -> LatentMap:
+def latent_figure(evidence: Observed, field: Field | None) -> LatentMap:
     """Draw the samples with their hover boxes and wire the choice of colours."""
     points = on_page(evidence, evidence.shown_codes)
     one = evidence.codes.shape[1] == 1
     if one:
         points[:, 1] = np.random.default_rng(evidence.random_state).uniform(-1, 1, len(points))
-    source, pictured = _source(evidence, points)
+    chosen = spread_features(evidence)
+    source, pictured = _source(evidence, points, chosen)
     fig = new_figure(height=340 if one else 620, **_axes(evidence, one))
     profile = None
     if one and field is not None:
@@ -141,27 +144,28 @@ def latent_figure(evidence: Evidence, field: Field | None) -> LatentMap:
     renderers, colors, legend = _scatter(fig, source, evidence.labels, below=one)
     tips = _tooltip(evidence)
     fig.add_tools(new_hover(renderers, tips, point_policy="follow_mouse", attachment="horizontal"))
-    choice = _color_choice(fig, evidence, source, renderers, colors, legend)
+    choice = _color_choice(fig, evidence, source, renderers, colors, legend, chosen)
     return LatentMap(fig, profile, choice, pictured)
 
 
-def _axes(evidence: Evidence, one: bool) -> dict[str, Any]:
+def _axes(evidence: Observed, one: bool) -> dict[str, Any]:
     names = evidence.plane.axis_names
     if one:
         return {"x_axis_label": names[0], "y_axis_label": "", "min_border_left": 70}
     return {"x_axis_label": names[0], "y_axis_label": names[1], "match_aspect": True}
 
 
-def _source(evidence: Evidence, points: np.ndarray) -> tuple[ColumnDataSource, int]:
-    decades = evidence.decades
+def _source(evidence: Observed, points: np.ndarray, features: list[int]) -> tuple[ColumnDataSource, int]:
     data: dict[str, Any] = {
         "x": points[:, 0].astype(np.float32),
         "y": points[:, 1].astype(np.float32),
         "name": [shorten(name, 40) for name in evidence.sample_names],
-        "error": evidence.errors.astype(np.float32),
-        "factor": (10**decades).astype(np.float32),
-        "decades": np.nan_to_num(decades, neginf=-30, posinf=30).astype(np.float32),
     }
+    if isinstance(evidence, Evidence):
+        decades = evidence.decades
+        data["error"] = evidence.errors.astype(np.float32)
+        data["factor"] = (10**decades).astype(np.float32)
+        data["decades"] = np.nan_to_num(decades, neginf=-30, posinf=30).astype(np.float32)
     labels = evidence.labels
     if labels is not None and labels.numeric:
         data["value"] = labels.values.astype(np.float32)
@@ -173,12 +177,12 @@ def _source(evidence: Evidence, points: np.ndarray) -> tuple[ColumnDataSource, i
         pictured = sum(map(bool, data["picture"]))
     else:
         data["top"] = top_features(evidence)
-    for j in spread_features(evidence):
+    for j in features:
         data[f"feature{j}"] = evidence.x[:, j].astype(np.float32)
     return ColumnDataSource(data), pictured
 
 
-def _tooltip(evidence: Evidence) -> str:
+def _tooltip(evidence: Observed) -> str:
     picture = features = ""
     if evidence.image_shape is not None:
         _, height, width = evidence.image_shape
@@ -193,7 +197,10 @@ def _tooltip(evidence: Evidence) -> str:
     if evidence.labels is not None:
         name = evidence.labels.name.replace("@", "&#64;").replace("$", "&#36;").replace("<", "&lt;")
         label = f"{name}: " + ("@value{0.[000]}" if evidence.labels.numeric else "@label")
-    return _TOOLTIP.format(font=FONT, ink=INK, muted=MUTED, picture=picture, features=features, label=label)
+    judged = _JUDGED if isinstance(evidence, Evidence) else ""
+    return _TOOLTIP.format(
+        font=FONT, ink=INK, muted=MUTED, picture=picture, features=features, label=label, judged=judged
+    )
 
 
 def _scatter(
@@ -223,16 +230,21 @@ def _scatter(
 
 
 def _color_options(
-    evidence: Evidence, source: ColumnDataSource, numbers: LinearColorMapper, stretch: LinearColorMapper
+    evidence: Observed,
+    source: ColumnDataSource,
+    numbers: LinearColorMapper,
+    stretch: LinearColorMapper,
+    features: list[int],
 ) -> dict[str, dict[str, Any]]:
     """What the samples may be coloured by, first what they are coloured by at the start."""
     labels = evidence.labels
     first = ("one colour", "", -1) if labels is None else (labels.name, "", -1)
     if labels is not None and labels.numeric:
         first = (labels.name, "value", 0)
-    choices = [first, (ERROR, "error", 0), (STRETCH, "decades", 1)]
-    choices += [(evidence.feature_names[j], f"feature{j}", 0) for j in spread_features(evidence)]
-    if evidence.codes.shape[1] > 2 and labels is None:
+    decodes = isinstance(evidence, Evidence)
+    choices = [first, (ERROR, "error", 0), (STRETCH, "decades", 1)] if decodes else [first]
+    choices += [(evidence.feature_names[j], f"feature{j}", 0) for j in features]
+    if decodes and evidence.codes.shape[1] > 2 and labels is None:
         choices.insert(0, choices.pop(2))
     options: dict[str, dict[str, Any]] = {}
     for name, column, bar in choices:
@@ -248,20 +260,21 @@ def _color_options(
 
 def _color_choice(
     fig: Any,
-    evidence: Evidence,
+    evidence: Observed,
     source: ColumnDataSource,
     renderers: list[Any],
     colors: list[str],
     legend: Legend | None,
+    features: list[int],
 ) -> Select:
-    ends = _ends(evidence.decades)
+    ends = _ends(evidence.decades) if isinstance(evidence, Evidence) else (0.0, 1.0)
     numbers = color_mapper(numeric_colormap(), 0.0, 1.0)
     stretch = magnification_mapper(*ends)
     size: dict[str, Any] = {"width": 12, "height": 300, "visible": False}
     bars = [color_bar(numbers, **size), magnification_bar(stretch, *ends, **size)]
     for bar in bars:
         fig.add_layout(bar, "right")
-    options = _color_options(evidence, source, numbers, stretch)
+    options = _color_options(evidence, source, numbers, stretch, features)
     start = next(iter(options))
     _color_at_start(options[start], renderers, bars)
     arguments = {"options": options, "renderers": renderers, "colors": colors, "bars": bars, "legend": legend}

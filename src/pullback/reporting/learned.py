@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from pullback.estimators.latent_metrics import metric_of
 from pullback.plots.field import latent_tensor
 
 SAMPLES = 300
@@ -36,8 +37,8 @@ def is_learned(model: Any) -> bool:
 def decoder_metric(model: Any) -> Any:
     """The metric that the decoder pulls back, in double precision, whatever the model's own is."""
     if is_learned(model):
-        return model.metric("pullback", dtype=torch.float64)
-    return model.metric(dtype=torch.float64)
+        return metric_of(model, "pullback", dtype=torch.float64)
+    return metric_of(model, dtype=torch.float64)
 
 
 def quiet_samples(model: Any, count: int, method: str, random_state: int) -> Any:

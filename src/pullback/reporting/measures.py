@@ -9,6 +9,7 @@ from pullback.plots.field import off_data_share
 from pullback.plots.plane import plane_of
 
 ACTIVE_SHARE = 0.01
+NEIGHBOURHOOD_ROWS = 2000
 
 
 def unexplained_share(

@@ -12,7 +12,7 @@ from pullback.plots.style import FIT, GEODESIC
 from pullback.reporting import wording
 from pullback.reporting.checks import Diagnosis
 from pullback.reporting.curve_figures import loss_figures, table_figures
-from pullback.reporting.evidence import Evidence
+from pullback.reporting.evidence import Evidence, Observed
 from pullback.reporting.latent_figure import field_behind, latent_figure
 from pullback.reporting.overlay import add_indicatrices
 from pullback.reporting.pairs import Paths
@@ -26,7 +26,7 @@ EXAMPLES = 10
 Figures = dict[str, UIElement]
 
 
-def checks_section(evidence: Evidence, diagnosis: Diagnosis) -> Section:
+def checks_section(evidence: Observed, diagnosis: Diagnosis) -> Section:
     """The box of checks."""
     note = wording.checks_note(evidence, diagnosis)
     return Section(
@@ -128,7 +128,7 @@ def _pictures(evidence: Evidence, shape: tuple[int, int, int]) -> str:
     return "".join(parts)
 
 
-def training_section(evidence: Evidence, diagnosis: Diagnosis) -> tuple[Section, Figures]:
+def training_section(evidence: Observed, diagnosis: Diagnosis) -> tuple[Section, Figures]:
     """The loss curves."""
     curves = loss_figures(getattr(evidence.model, "history_", {}))
     figures: Figures = {f"loss{i}": curve for i, curve in enumerate(curves)}

@@ -1,4 +1,4 @@
-"""What appears when the pointer rests on a sample: its decoded picture, or its most remarkable features."""
+"""What appears when the pointer rests on a sample: its picture, or its most remarkable features."""
 
 from html import escape
 
@@ -7,15 +7,15 @@ from jaxtyping import Float
 
 from pullback.plots.images import pixels, value_limits
 from pullback.plots.png import data_uri, shrink
-from pullback.reporting.evidence import Evidence
+from pullback.reporting.evidence import Observed
 
 PICTURE_BYTES = 800_000
 TOP_FEATURES = 5
 
 
-def pictures(evidence: Evidence, image_shape: tuple[int, int, int]) -> list[str]:
-    """A data URI of the decoded picture of each sampled row; "" beyond the page's budget of bytes."""
-    drawn = shrink(pixels(evidence.y, image_shape, value_limits(evidence.x)))
+def pictures(evidence: Observed, image_shape: tuple[int, int, int]) -> list[str]:
+    """A data URI of the picture of each sampled row; "" beyond the page's budget of bytes."""
+    drawn = shrink(pixels(evidence.drawn, image_shape, value_limits(evidence.x)))
     order = np.random.default_rng(evidence.random_state).permutation(len(drawn))
     uris = [""] * len(drawn)
     spent = 0
@@ -28,7 +28,7 @@ def pictures(evidence: Evidence, image_shape: tuple[int, int, int]) -> list[str]
     return uris
 
 
-def standardised(evidence: Evidence, rows: Float[np.ndarray, "k p"]) -> Float[np.ndarray, "k p"]:
+def standardised(evidence: Observed, rows: Float[np.ndarray, "k p"]) -> Float[np.ndarray, "k p"]:
     """Deviation from the mean in standard deviations of the data; 0 for constant features."""
     safe = np.where(evidence.spread > 0, evidence.spread, 1.0)
     return np.where(evidence.spread > 0, (rows - evidence.centre) / safe, 0.0)
@@ -39,9 +39,9 @@ def shorten(text: str, length: int = 28) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def top_features(evidence: Evidence) -> list[str]:
-    """HTML lines with the features in which each decoded row deviates most from the mean of the data."""
-    z = standardised(evidence, evidence.y)
+def top_features(evidence: Observed) -> list[str]:
+    """HTML lines with the features in which each row drawn deviates most from the mean of the data."""
+    z = standardised(evidence, evidence.drawn)
     count = min(TOP_FEATURES, z.shape[1])
     top = np.argpartition(-np.abs(z), count - 1, axis=1)[:, :count]
     names = [escape(shorten(name)) for name in evidence.feature_names]

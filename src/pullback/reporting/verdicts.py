@@ -31,6 +31,17 @@ def judge(measures: Measures, paths: Any = None, samples: Any = None) -> Diagnos
     return Diagnosis(tuple(checks), measures, paths, samples)
 
 
+def embedding_checks(measures: Measures) -> tuple[Check, ...]:
+    """The checks of a model that only encodes."""
+    return (
+        _trustworthiness(measures),
+        _continuity(measures),
+        _far(measures),
+        _dimensions(measures),
+        _training(measures),
+    )
+
+
 def _at_most(value: float, good: float, bearable: float) -> Verdict:
     """A NaN fails."""
     return "pass" if value <= good else "attention" if value <= bearable else "fail"
@@ -98,6 +109,24 @@ def _continuity(m: Measures) -> Check:
             "attention": "Some neighbours in the data were torn apart on the map",
             "fail": "Neighbours in the data are often torn apart on the map; add latent dimensions",
         },
+    )
+
+
+def _far(m: Measures) -> Check:
+    common = {"key": "far", "name": "Far distances", "thresholds": "pass from 0.70, attention below"}
+    if m.far_correlation is None:
+        return _unmeasured("not measured", "There are too few distinct rows to compare distances.", common)
+    verdict: Verdict = "pass" if m.far_correlation >= 0.7 else "attention"
+    meaning = {
+        "pass": "groups far apart on the map are far apart in the data",
+        "attention": "which groups lie next to each other on the map says little about the data",
+    }[verdict]
+    return Check(
+        value=m.far_correlation,
+        text=f"rank correlation {m.far_correlation:.2f}",
+        verdict=verdict,
+        sentence=(f"Distances on the map against those in the data, {m.far_pairs} random pairs: {meaning}."),
+        **common,
     )
 
 

@@ -3,7 +3,7 @@
 from html import escape
 
 from pullback.reporting.checks import Diagnosis
-from pullback.reporting.evidence import Evidence
+from pullback.reporting.evidence import Evidence, Observed
 from pullback.reporting.pairs import Paths
 
 THIN = "\u202f"
@@ -19,7 +19,7 @@ def plural(number: int, word: str) -> str:
     return f"{thousands(number)} {word}{'' if number == 1 else 's'}"
 
 
-def checks_note(evidence: Evidence, diagnosis: Diagnosis) -> str:
+def checks_note(evidence: Observed, diagnosis: Diagnosis) -> str:
     """How many rows the checks looked at."""
     m, shown = diagnosis.measures, len(evidence.rows)
     note = f"Measured on {plural(evidence.n, 'row')}"
@@ -27,7 +27,7 @@ def checks_note(evidence: Evidence, diagnosis: Diagnosis) -> str:
         note += f"; what is measured row by row, on {thousands(shown)} of them, a random sample"
     if m.neighbourhood_rows < shown:
         note += f"; neighbourhoods on {thousands(m.neighbourhood_rows)}"
-    if m.metric_rows < shown:
+    if 0 < m.metric_rows < shown:
         note += f"; the metric on {thousands(m.metric_rows)}"
     if evidence.learned:
         note += (
@@ -38,7 +38,7 @@ def checks_note(evidence: Evidence, diagnosis: Diagnosis) -> str:
     return f"{note}."
 
 
-def map_note(evidence: Evidence, pictured: int) -> str:
+def map_note(evidence: Observed, pictured: int) -> str:
     """Which samples the map shows, and in which plane."""
     shown = len(evidence.rows)
     words = [f"All {plural(shown, 'sample')} are drawn."]
@@ -50,7 +50,8 @@ def map_note(evidence: Evidence, pictured: int) -> str:
             f"principal axes of the codes, with {100 * evidence.plane.share:.0f}{THIN}% of their variance."
         )
     if evidence.image_shape is not None and pictured < shown:
-        words.append(f"{thousands(pictured)} of them carry their decoded picture.")
+        what = "decoded picture" if isinstance(evidence, Evidence) else "picture"
+        words.append(f"{thousands(pictured)} of them carry their {what}.")
     if evidence.labels is not None and evidence.labels.merged:
         words.append(f"The {evidence.labels.merged} rarest labels share one colour.")
     return " ".join(words)

@@ -9,14 +9,18 @@ from typing import Any
 
 from pullback._version import __version__
 from pullback.io import atomic_path
-from pullback.plots.document import assemble
+from pullback.plots.document import Section, assemble
 from pullback.reporting.checks import Diagnosis
 from pullback.reporting.condition_section import condition_section
 from pullback.reporting.diagnosis import join, measure
-from pullback.reporting.evidence import Evidence, gather
+from pullback.reporting.embedding_diagnosis import diagnose_embedding
+from pullback.reporting.embedding_page import embedding_sections
+from pullback.reporting.evidence import Evidence, Observed, gather, observe, only_encodes
 from pullback.reporting.path_strips import CHOOSE_PATH
+from pullback.reporting.reasons import reasons_section
 from pullback.reporting.samples_section import samples_section
 from pullback.reporting.sections import (
+    Figures,
     checks_section,
     map_sections,
     origin_section,
@@ -90,34 +94,52 @@ def report(
     """
     path = check_writable(path, overwrite=overwrite)
     check_whole("n_geodesics", n_geodesics)
-    evidence = gather(
-        model,
-        X,
-        labels=labels,
-        label_name=label_name,
-        feature_names=feature_names,
-        max_points=max_points,
-        before=before,
-        random_state=random_state,
-    )
-    found = measure(evidence, join(evidence, n_geodesics)) if diagnosis is None else diagnosis
-    sections, figures = map_sections(evidence, found)
-    unequal, conditions = condition_section(evidence)
-    drawn, dots = samples_section(evidence, found)
-    rebuilt, more = reconstruction_section(evidence)
-    training, curves = training_section(evidence, found)
+    options: dict[str, Any] = {
+        "labels": labels,
+        "label_name": label_name,
+        "feature_names": feature_names,
+        "max_points": max_points,
+        "random_state": random_state,
+    }
+    if only_encodes(model):
+        if before is not None:
+            raise ValueError("before: expected None for a model without a decoder, got another model")
+        seen = observe(model, X, **options)
+        found = diagnose_embedding(seen) if diagnosis is None else diagnosis
+        parts, figures = _embedding_parts(seen, X)
+    else:
+        seen = gather(model, X, before=before, **options)
+        found = measure(seen, join(seen, n_geodesics)) if diagnosis is None else diagnosis
+        parts, figures = _parts(seen, found, X)
+    training, curves = training_section(seen, found)
     origin = origin_section(command or _call(model, path), _versions(), _options(model))
     text = assemble(
         title=f"{type(model).__name__}: report on a latent space",
-        lead=_lead(evidence),
-        sections=[checks_section(evidence, found), *sections, *unequal, *drawn, rebuilt, training, origin],
-        figures=figures | conditions | dots | more | curves,
+        lead=_lead(seen),
+        sections=[checks_section(seen, found), *parts, training, origin],
+        figures=figures | curves,
         behaviour=CHOOSE_PATH,
         footer=f"pullback {__version__}, {datetime.datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
     )
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
+
+
+def _parts(evidence: Evidence, found: Diagnosis, X: Any) -> tuple[list[Section], Figures]:
+    """What there is to show of a model that encodes and decodes."""
+    sections, figures = map_sections(evidence, found)
+    unequal, conditions = condition_section(evidence)
+    drawn, dots = samples_section(evidence, found)
+    rebuilt, more = reconstruction_section(evidence)
+    parts = [*sections, *unequal, *reasons_section(evidence, X), *drawn, rebuilt]
+    return parts, figures | conditions | dots | more
+
+
+def _embedding_parts(seen: Observed, X: Any) -> tuple[list[Section], Figures]:
+    """What there is to show of a model that only encodes."""
+    sections, figures = embedding_sections(seen)
+    return [*sections, *reasons_section(seen, X)], figures
 
 
 def check_writable(path: str | os.PathLike, *, overwrite: bool) -> Path:
@@ -136,7 +158,7 @@ def check_writable(path: str | os.PathLike, *, overwrite: bool) -> Path:
     return path
 
 
-def _lead(evidence: Evidence) -> str:
+def _lead(evidence: Observed) -> str:
     d, p = evidence.codes.shape[1], evidence.x.shape[1]
     what = plural(p, "feature")
     if evidence.image_shape is not None:
