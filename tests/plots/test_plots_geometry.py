@@ -16,7 +16,6 @@ from pullback import plots
 from pullback.geometry import EnergyShares, distance, energy_shares, geodesic
 from pullback.geometry.reference import PoincareDisk, Sphere
 from pullback.metrics import EnsembleMetric, EuclideanMetric, PullbackMetric, from_tensor
-from pullback.plots.shares import bars_of, signed_picture
 from pullback.plots.conditions import condition_field, condition_limit, condition_ticks, shades
 from pullback.plots.curved import curvature_at, curvature_field, some_codes, symmetric_limit
 from pullback.plots.ellipses import ellipses_at, places, two_digits
@@ -24,6 +23,7 @@ from pullback.plots.fan import draw_rays, ring_parts
 from pullback.plots.field import grid_points, latent_box, latent_tensor, light_metric, regular
 from pullback.plots.plane import plane_of
 from pullback.plots.rays import Rays, rays_from, round_radii, typical_length
+from pullback.plots.shares import bars_of, signed_picture
 
 RNG = np.random.default_rng(0)
 CODES = RNG.uniform(-1, 1, size=(400, 2))
