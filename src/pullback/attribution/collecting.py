@@ -75,7 +75,8 @@ class Collector:
     def _checked(self, part: Part, rows: Tensor) -> Tensor:
         total = rows.sum(-1).T
         offset = part.value - total if part.offset is None else part.offset
-        size = torch.linalg.vector_norm(rows, 1, dim=-1).T + offset.abs()
+        # several times as fast as `vector_norm` with ord=1
+        size = rows.abs().sum(-1).T + offset.abs()
         size = size if part.around is None else size + part.around
         self._note(residual=self.residuals.compare(part.value, total + offset, size))
         return offset

@@ -68,7 +68,7 @@ def compute_jacobian(
             if forward:
                 result[low : low + batch_size] = jet(net, part, 1).jacobian  # type: ignore[union-attr]
             else:
-                rows, _, _ = affine_rows(network.layers, part, d, map)
+                rows, *_ = affine_rows(network.layers, part, d, map)
                 result[low : low + batch_size] = rows.transpose(0, 1)
         if map == "derivative" and any(step.rule is None for step in network.steps):
             _check_derivative(net, flat, result)

@@ -12,44 +12,51 @@ from pullback.jets.affine import AffineMap, affine_rows, margin_of
 from pullback.jets.state import start
 from pullback.jets.sweep import Kinks, Sweep
 from pullback.jets.taylor import propagate
+from pullback.jets.verification import PROBES
 
 
 def local_parts(
     question: Question, x: Float[Tensor, "n p"], x0: Float[Tensor, " p"], chosen: AffineMap
 ) -> Iterator[Part]:
     """C_ij = A_ij (x_j - x0_j), chunk by chunk; the offset is what the affine map gives at x0."""
-    network = question.network
+    network, d = question.network, question.outputs
     entry = network.enter(x0.unsqueeze(0)).squeeze(0)
+    centred = network.is_shift_by(x0)
+    away = bool(entry.any())
     summing = chosen == "local_linear" or not network.normed
+    own = network.is_its_layers(x[:PROBES])
     for at in question.chunks(len(x), x.shape[1]):
         part = x[at]
         e = network.enter(part)
-        value = network.net(e)
-        rows, offset, kinks = local_rows(network, e, value.shape[1], chosen)
-        offset = offset + (rows @ entry).T
+        rows, offset, kinks, value = local_rows(network, e, d, chosen)
+        if not own:
+            value = network.net(e)
+        if away:
+            offset = offset + (rows @ entry).T
         margin = None if question.kink_margin is None else margin_of(kinks, e, question.kink_margin)
         linear = rows if network.preprocessing is None else network.preprocessing.pull(rows)
         if linear.stride(1) == 0:
             linear = linear.clone()
-        yield Part(at, linear, part - x0, value, offset if summing else None, margin=margin)
+        step = e if centred else part - x0
+        yield Part(at, linear, step, value, offset if summing else None, margin=margin)
 
 
 def local_rows(
     network: Network, e: Float[Tensor, "m k"], d: int, chosen: AffineMap
-) -> tuple[Float[Tensor, "d m k"], Float[Tensor, "m d"], list[Kinks]]:
-    """Rows of A by what the net sees, the offset, and the kinks of the activations."""
+) -> tuple[Float[Tensor, "d m k"], Float[Tensor, "m d"], list[Kinks], Float[Tensor, "m d"]]:
+    """Rows of A by what the net sees, the offset, the kinks, and the value from the layers' own forward."""
     if e.shape[1] >= d or (chosen == "local_linear" and network.normed):
-        rows, shift, kinks = affine_rows(network.layers, e, d, chosen)
-        return rows, shift.expand(d, len(e)).T, kinks
+        rows, shift, kinks, value = affine_rows(network.layers, e, d, chosen, own=True)
+        return rows, shift.expand(d, len(e)).T, kinks, value
     state = propagate(network.layers, start(e, 1))
     rows = state.first.expand(-1, len(e), -1).permute(2, 1, 0)
-    sweep = Sweep(chosen)
-    sweep.record(network.layers, e)
-    return rows, state.value - (rows * e).sum(-1).T, sweep.kinks
+    sweep = Sweep(chosen, own=True)
+    value = sweep.record(network.layers, e)
+    return rows, state.value - (rows * e).sum(-1).T, sweep.kinks, value
 
 
 def local_derivative(network: Network, x: Float[Tensor, "n p"], d: int, chosen: AffineMap) -> Tensor:
     """A by the raw features, (n, d, p)."""
-    rows, _, _ = local_rows(network, network.enter(x), d, chosen)
+    rows, *_ = local_rows(network, network.enter(x), d, chosen)
     rows = rows if network.preprocessing is None else network.preprocessing.pull(rows)
     return rows.transpose(0, 1)

@@ -76,6 +76,28 @@ class Network:
         check_output(value, x)
         return value
 
+    def is_its_layers(self, x: Float[Tensor, "n p"]) -> bool:
+        """Whether the layers' own forward passes, one after the other, give what the network gives.
+
+        Containers are opened, and one of one's own may not do what it says; on rows where it does, the
+        network need not run a second time beside its layers.
+        """
+        if not len(x):
+            return True
+        e = self.enter(x)
+        layered = e.clone()
+        for layer in self.layers:
+            layered = layer.module(layered)
+        return bool(torch.allclose(layered, self.net(e), rtol=1e-5, atol=1e-7 * float(layered.abs().max())))
+
+    def is_shift_by(self, x0: Float[Tensor, " p"]) -> bool:
+        """Whether what the net sees is x - x0."""
+        front = self.preprocessing
+        if front is None:
+            return not bool(x0.any())
+        plain = front.factor is None and front.matrix is None and front.shift is None
+        return plain and torch.equal(front.mean, x0)
+
     def through_stem(self, e: Tensor) -> Tensor:
         """What stands behind the stem."""
         for layer in self.layers[: self.stem]:

@@ -197,5 +197,5 @@ def _pair(mean: Any, matrix: Any) -> Preprocessing:
             f"{tuple(mean.shape)} and {tuple(matrix.shape)}"
         )
     if matrix.ndim == 1:
-        return Preprocessing(mean, matrix)
+        return Preprocessing(mean, None if bool((matrix == 1).all()) else matrix)
     return Preprocessing(mean, None, matrix, None, basis=_row_basis(matrix))

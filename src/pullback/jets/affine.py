@@ -178,20 +178,24 @@ def _sweep(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Matrix, offset and kink margin of a chunk."""
     n, d = value.shape
-    rows, shift, kinks = affine_rows(layers, x, d, chosen)
+    rows, shift, kinks, _ = affine_rows(layers, x, d, chosen)
     return rows.transpose(0, 1), shift.expand(d, n).T, margin_of(kinks, x, kink_margin)
 
 
 def affine_rows(
-    layers: list[Layer], x: Tensor, d: int, chosen: AffineMap
-) -> tuple[Float[Tensor, "d n p"], Float[Tensor, "d _"], list[Kinks]]:
-    """Rows of A and the offset b of each output, and where the activations have their kinks."""
-    sweep, offset = Sweep(chosen), Offset()
-    sweep.record(layers, x)
+    layers: list[Layer], x: Tensor, d: int, chosen: AffineMap, *, own: bool = False
+) -> tuple[Float[Tensor, "d n p"], Float[Tensor, "d _"], list[Kinks], Float[Tensor, "n d"]]:
+    """Rows of A and the offset b of each output, the kinks of the activations, and the value.
+
+    Args:
+        own: whether the value comes from the layers' own forward pass.
+    """
+    sweep, offset = Sweep(chosen, own=own), Offset()
+    value = sweep.record(layers, x)
     rows = torch.eye(d, dtype=x.dtype, device=x.device).unsqueeze(1)
     rows = sweep.pull(rows, offset).expand(-1, x.shape[0], -1)
     shift = x.new_zeros(d, 1) if offset.total is None else offset.total
-    return rows, shift, sweep.kinks
+    return rows, shift, sweep.kinks, value
 
 
 def margin_of(kinks: list[Kinks], x: Tensor, kind: str) -> Tensor:

@@ -57,10 +57,17 @@ class Kinks:
 
 @dataclass
 class Sweep:
-    """The steps of a list of layers, in forward order, and where the list stands in an outer one."""
+    """The steps of a list of layers, in forward order, and where the list stands in an outer one.
+
+    Attributes:
+        map: which derivative of a norm.
+        outer: the sweep that this one is a branch of, and where.
+        own: take values from the layers' own forward pass, so that they are evidence of the steps.
+    """
 
     map: AffineMap
     outer: "tuple[Sweep, int] | None" = None
+    own: bool = False
     steps: list[Step] = field(default_factory=list)
     kinks: list[Kinks] = field(default_factory=list)
 
@@ -78,7 +85,7 @@ class Sweep:
 
     def inside(self) -> "Sweep":
         """A sweep for a branch that starts at the present position."""
-        return Sweep(self.map, outer=(self, len(self.steps)), kinks=self.kinks)
+        return Sweep(self.map, outer=(self, len(self.steps)), own=self.own, kinks=self.kinks)
 
     def record(self, layers: list[Layer], value: Tensor) -> Tensor:
         """The value behind ``layers``, their steps appended."""
@@ -93,10 +100,15 @@ def _step(sweep: Sweep, layer: Layer, value: Tensor) -> tuple[Tensor, Step]:
     if not isinstance(module, nn.Module) or rule is None:
         return _derivative_step(module, value)
     if isinstance(rule, Affine):
-        return _affine_step(rule, module, value)
+        return rule.value(module, value) if not sweep.own else module(value), _affine_step(
+            rule, module, value
+        )
     if isinstance(rule, Piecewise):
         sweep.kinks.append(Kinks(value, module, sweep, len(sweep.steps)))
-        return _piecewise_step(*rule.slopes(module, value), value)
+        slope, shift = rule.slopes(module, value)
+        # in place, the layer would overwrite what its kinks are measured from
+        own = sweep.own and not getattr(module, "inplace", False)
+        return module(value) if own else _piecewise_value(slope, shift, value), _piecewise_step(slope, shift)
     if isinstance(rule, Elementwise):
         f, slope = rule.derivatives(module, value, 1)
         return f, lambda rows, _: rows * slope
@@ -104,7 +116,8 @@ def _step(sweep: Sweep, layer: Layer, value: Tensor) -> tuple[Tensor, Step]:
         sweep.kinks.append(Kinks(value, module, sweep, len(sweep.steps)))
         return _pool_step(module, value)
     if type(module) in NORMS:
-        return _norm_step(sweep.map, module, value)
+        y, step = _norm_step(sweep.map, module, value)
+        return module(value) if sweep.own else y, step
     if type(module) is Residual:
         inner = sweep.inside()
         branch = inner.record(layers_of(module.block), value)
@@ -117,7 +130,7 @@ def _step(sweep: Sweep, layer: Layer, value: Tensor) -> tuple[Tensor, Step]:
     return _derivative_step(module, value)
 
 
-def _affine_step(rule: Affine, module: nn.Module, value: Tensor) -> tuple[Tensor, Step]:
+def _affine_step(rule: Affine, module: nn.Module, value: Tensor) -> Step:
     shape = tuple(value.shape[1:])
     shift = module.bias if type(module) is nn.Linear else rule.value(module, value.new_zeros(1, *shape))
 
@@ -126,17 +139,21 @@ def _affine_step(rule: Affine, module: nn.Module, value: Tensor) -> tuple[Tensor
             offset.add(rows, shift)
         return transpose(rule, module, rows, shape)
 
-    return rule.value(module, value), step
+    return step
 
 
-def _piecewise_step(slope: Tensor, shift: Tensor | None, value: Tensor) -> tuple[Tensor, Step]:
+def _piecewise_value(slope: Tensor, shift: Tensor | None, value: Tensor) -> Tensor:
+    result = slope * value
+    return result if shift is None else result + shift
+
+
+def _piecewise_step(slope: Tensor, shift: Tensor | None) -> Step:
     def step(rows: Tensor, offset: Offset | None) -> Tensor:
         if offset is not None and shift is not None:
             offset.add(rows, shift)
         return rows * slope
 
-    result = slope * value
-    return (result if shift is None else result + shift), step
+    return step
 
 
 def _pool_step(module: nn.Module, value: Tensor) -> tuple[Tensor, Step]:
@@ -185,7 +202,8 @@ def _derivative_step(module: Any, value: Tensor) -> tuple[Tensor, Step]:
 def _norm_step(kind: AffineMap, module: Any, value: Tensor) -> tuple[Tensor, Step]:
     """y = γ c r + β with c the centred input: r is a constant of the "local_linear" map."""
     if type(module) in INSTANCE_NORMS and module.track_running_stats and not module.training:
-        return _affine_step(Affine(lambda m, x: m(x) - m(torch.zeros_like(x))), module, value)
+        rule = Affine(lambda m, x: m(x) - m(torch.zeros_like(x)))
+        return rule.value(module, value), _affine_step(rule, module, value)
     groups, weight, bias, centred = _norm_layout(module, value)
     flat = value.reshape(groups)
     c = flat - flat.mean(-1, keepdim=True) if centred else flat

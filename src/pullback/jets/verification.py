@@ -131,17 +131,24 @@ def derivative_error(f: Callable[[Tensor], Tensor], x: Tensor, linear: Tensor) -
 @torch.no_grad()
 def homogeneity(f: Callable[[Tensor], Tensor], x: Tensor) -> int | None:
     """The k of {0, 1} with f(c x) = c^k f(x) for c = 1/2, 2, 5, on up to 256 points, or None."""
-    x = x[:HOMOGENEITY_POINTS]
-    value = f(x) if x.shape[0] else x
-    if value.numel() == 0 or not value.abs().max() > 0:
-        return None
     powers = [0, 1]
+    # most nets fail on a few points already
+    for some in (x[:8], x[:HOMOGENEITY_POINTS]):
+        powers = _powers(f, some, powers)
+    return None if len(powers) != 1 else powers[0]
+
+
+def _powers(f: Callable[[Tensor], Tensor], x: Tensor, powers: list[int]) -> list[int]:
+    """Those of the powers that the points do not refute."""
+    value = f(x) if powers and x.shape[0] else x
+    if not powers or value.numel() == 0 or not value.abs().max() > 0:
+        return powers
     for c in (5.0, 2.0, 0.5):
         moved = f(c * x)
         powers = [k for k in powers if _change(moved, c**k * value) <= HOMOGENEITY_TOLERANCE]
         if not powers:
-            return None
-    return powers[0]
+            break
+    return powers
 
 
 def _change(found: Tensor, expected: Tensor) -> float:
