@@ -7,11 +7,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from attributions import explained, failed, network, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pullback as pb
+from attributions import explained, failed, network, rows
 from pullback.attribution import contributions, contributions_between, group_contributions
 from pullback.plots.group_sums import apart, mean_over
 

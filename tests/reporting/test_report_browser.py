@@ -1,27 +1,16 @@
 """The page in a real browser: drawn, quiet, responsive, alive, and without a network."""
 
-import os
-import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from browser import NEEDS_BROWSER, headless, until
 from pullback.reporting import report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        (CHROMIUM is None or DRIVER is None) and not os.environ.get("PULLBACK_REQUIRE_BROWSER"),
-        reason="needs Chromium: apt-get install chromium chromium-driver",
-    ),
-]
+pytestmark = NEEDS_BROWSER
 
 # The view of a figure, and the place of one of its samples in the window.
 FIND = """
@@ -83,27 +72,8 @@ def page(digits: tuple[Any, np.ndarray, np.ndarray], tmp_path_factory: pytest.Te
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,1000"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
-    yield driver
-    driver.quit()
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = 15.0) -> Any:
-    """The first true value of a condition; fails by name when time runs out."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"waited {seconds} s in vain for {what}")
+    with headless() as driver:
+        yield driver
 
 
 def opened(driver: Any, page: Path, width: int = 1280) -> Any:
