@@ -35,7 +35,8 @@ $(VENV)/.docs: $(VENV)/.dev
 .venv-peers/.made: pyproject.toml constraints-peers.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-peers.txt \
-		--editable . stochman torchdiffeq gamfit cloudpickle imageio pydantic umap-learn pytest pytest-benchmark
+		--editable . stochman torchdiffeq gamfit spacelearn cloudpickle imageio pydantic umap-learn \
+		pytest pytest-benchmark
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		latent-geometry==1.1.0 pythae==0.1.2
 	@touch $@
