@@ -16,8 +16,10 @@ from torch import nn
 
 import pullback as pb
 from bad_flows import FLOW_CASES
+from bad_plots import PLOT_CASES
 from bad_rooms import ROOM_CASES, ROOMS, WITHOUT_ARGUMENTS
 from bad_subspaces import SUBSPACE_CASES
+from bad_umap import UMAP_CASES
 
 NAN, INF = float("nan"), float("inf")
 POINTS = torch.zeros(4, 2)
@@ -347,6 +349,8 @@ ON_FITTED: list[Case] = [
 
 
 CASES += FLOW_CASES
+CASES += UMAP_CASES
+CASES += PLOT_CASES
 CASES += ROOM_CASES
 CASES += SUBSPACE_CASES
 
