@@ -55,7 +55,9 @@ def test_jacobian_is_the_derivative(dtype, batch_size, outputs):
 
 def test_images_keep_their_shape_and_models_their_mode():
     net = seeded(
-        lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3))
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3)
+        )
     ).double()
     net.train()
     net[2].eval()
@@ -82,7 +84,7 @@ def test_the_derivative_predicts_small_moves_and_the_local_map_does_not():
     net, x = encoder(nn.PReLU, norm=True), digits(40)
     g = torch.Generator().manual_seed(0)
     move = 1e-4 * torch.randn(x.shape, generator=g, dtype=torch.float64)
-    change = net(x + move) - net(x)
+    change = (net(x + move) - net(x)).detach()
     errors = []
     for map in ("derivative", "local_linear"):
         predicted = torch.einsum("ndp,np->nd", compute_jacobian(net, x, map=map), move)

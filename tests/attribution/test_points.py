@@ -1,4 +1,4 @@
-"""Contributions at points: they add up, in every layer type, both maps, every reduction, any preprocessing."""
+"""Contributions at points add up: every layer type, both maps, every reduction, any preprocessing."""
 
 import re
 
@@ -275,7 +275,7 @@ def test_kink_margin_is_the_radius_of_one_piece(name):
     assert contributions(net, x, kink_margin=None).kink_margin is None
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(0, 2**20), st.floats(0.1, 10.0))
 def test_units_of_the_features_do_not_matter(seed, unit):
     """f(x) = net(x / s): contributions in units s are those in units 1."""
@@ -286,7 +286,7 @@ def test_units_of_the_features_do_not_matter(seed, unit):
     torch.testing.assert_close(scaled, contributions(net, x).values, rtol=1e-10, atol=1e-10)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.permutations(list(range(12))))
 def test_order_of_rows_and_features_does_not_matter(order):
     net = seeded(lambda: nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 2))).double()

@@ -21,8 +21,8 @@ from pullback.validation import check_choice, check_pair
 
 def contributions_between(
     net: nn.Module,
-    a: Float[Tensor, "n p"],
-    b: Float[Tensor, "n p"],
+    a: Float[Tensor, "*n p"],
+    b: Float[Tensor, "*m p"],
     *,
     baseline: Tensor | None = None,
     map: AffineMap | None = None,

@@ -14,7 +14,7 @@ from pullback.attribution.preprocessing import read_preprocessing
 from pullback.attribution.result import Method, Reduction
 from pullback.validation import check_choice, check_points, check_positive, check_whole
 
-CHUNK_BYTES = 4 * 2**20
+CHUNK_BYTES = 2 * 2**20
 METHODS = get_args(Method)
 REDUCTIONS = (None, *get_args(Reduction))
 KinkMargin = Literal["relative", "exact"] | None

@@ -90,7 +90,9 @@ class Residuals:
         tolerance = TOLERANCE.get(dtype, 1e-2) if tolerance is None else tolerance
         if self.entries == 0:
             zero = (0.0, 0.0)
-            return JacobianVerification(zero, zero, 0.0, 0.0, 0.0, tolerance=tolerance)
+            return JacobianVerification(
+                zero, zero, 0.0, 0.0, 0.0, tolerance=tolerance, derivative_error=derivative_error
+            )
         largest = max(abs(self.low), abs(self.high))
         return JacobianVerification(
             z_range=(self.low, self.high),
