@@ -130,11 +130,11 @@ class SoftmaxAssignmentSparsityPenalty(TargetPenalty):
         lam = lam if self.reduction == "sum" else lam / logits.shape[0]
         tau = self.temperature
         total, slope, product = fused(logits, v, tau, lam / tau, lam / tau**2)
-        if math.isnan(total.item()):
+        if math.isnan(total):
             check_logits(logits)
             product = None if v is None else self.hvp(logits, v, rho)
             return EntropyEvaluation(self.value(logits, rho), self.grad_target(logits, rho), product)
-        return EntropyEvaluation(total.mul_(lam), slope, product)
+        return EntropyEvaluation(logits.new_tensor(lam * total), slope, product)
 
     def curvature(self, logits: Tensor, rho: Rho = 0.0) -> DiagonalPlusLowRank:
         """The Hessian as a diagonal plus a few factors a row: solves and determinants in O(K).

@@ -21,7 +21,7 @@ def fused(
     temperature: float,
     first: float,
     second: float,
-) -> tuple[Float[Tensor, ""], Float[Tensor, "n k"], Float[Tensor, "n k"] | None]:
+) -> tuple[float, Float[Tensor, "n k"], Float[Tensor, "n k"] | None]:
     """Σ h, first · a u, and second · (τ² Hessian of Σ h) v for finite logits (n, K), outside of any graph.
 
     Rows are worked on in blocks that stay in the cache, in place, with one exponential an entry. With x the
@@ -34,17 +34,16 @@ def fused(
     rows = max(1, min(n, BLOCK // K))
     slope = torch.empty_like(logits)
     product = None if v is None else torch.empty_like(logits)
-    count = 1 if v is None else 2
-    work = logits.new_empty(2 * count + 1, rows, K)
+    work = logits.new_empty(3, rows, K)
     factors = temperature, first, second
     if rows == n:
         return _block(logits, v, factors, work, slope, product), slope, product
-    totals = []
+    total = 0.0
     for begin in range(0, n, rows):
         at = slice(begin, begin + rows)
         vector, out = (None, None) if v is None or product is None else (v[at], product[at])
-        totals.append(_block(logits[at], vector, factors, work[:, : n - begin], slope[at], out))
-    return torch.stack(totals).double().sum().to(logits.dtype), slope, product
+        total += _block(logits[at], vector, factors, work[:, : n - begin], slope[at], out)
+    return total, slope, product
 
 
 def _block(
@@ -54,42 +53,35 @@ def _block(
     work: Tensor,
     slope: Tensor,
     product: Tensor | None,
-) -> Tensor:
-    """Σ h of rows; gradient and product are written to where they belong.
-
-    x, and -second · v below it, are centred together: one sum over rows gives Σ e^x, Σ e^x x and Σ e^x v.
-    """
+) -> float:
+    """Σ h of rows; gradient and product are written to where they belong."""
     temperature, first, second = factors
-    count = len(work) // 2
-    vectors, sums = work[:count], work[count:]
-    x, a = vectors[0], sums[0]
+    x, a, scratch = work.unbind()
     torch.sub(z, z.amax(1, keepdim=True), out=x)
     if temperature != 1:
         x.div_(temperature)
-    if v is not None:
-        torch.mul(v, -second, out=vectors[1])
     torch.exp(x, out=a)
-    torch.mul(vectors, a, out=sums[1:])
-    totals = sums.sum(2, keepdim=True)
-    total = totals[0]
-    means = totals[1:].div_(total)
-    a.div_(total)
+    total = a.sum(1, keepdim=True)
+    a.mul_(total.reciprocal())
     near = _one_hot_rows(a, total)
+    mean = torch.mul(a, x, out=scratch).sum(1, keepdim=True)
     total.log_()
     if near is not None:
         total.index_copy_(0, near.rows, near.rest.neg().log1p_().neg_())
-    value = total.sub_(means[0]).sum()
-    # -u and -second · c
-    vectors.sub_(means)
-    torch.mul(a, x, out=slope)
+    value = float(total.sub_(mean).sum())
+    u = torch.sub(mean, x, out=x)
+    torch.mul(a, u, out=slope)
     if v is not None and product is not None:
-        c = vectors[1]
+        c = torch.sub(v, torch.mul(a, v, out=scratch).sum(1, keepdim=True), out=u)
         if near is not None:
-            near.centre(c, v, -second)
-        # a [c (u - 1) - q] with q = Σ a u c
+            near.centre(c, v)
         q = torch.mul(slope, c, out=product).sum(1, keepdim=True)
-        product.addcmul_(a, c.sub_(q))
-    slope.mul_(-first)
+        # a [c (u - 1) - q]
+        product.addcmul_(a, c.add_(q), value=-1)
+        if second != 1:
+            product.mul_(second)
+    if first != 1:
+        slope.mul_(first)
     return value
 
 
@@ -109,10 +101,10 @@ class _OneHotRows:
     others: Tensor
     rest: Tensor
 
-    def centre(self, c: Tensor, v: Tensor, scale: float) -> None:
-        """Set c = scale · (v - a·v) at the largest atom."""
+    def centre(self, c: Tensor, v: Tensor) -> None:
+        """Set c = v - a·v at the largest atom."""
         own = v.index_select(0, self.rows)
-        ahead = (own.gather(1, self.largest) - own).mul_(self.others).sum(1).mul_(scale)
+        ahead = (own.gather(1, self.largest) - own).mul_(self.others).sum(1)
         c.view(-1).index_copy_(0, self.largest.squeeze(1) + self.rows * c.shape[1], ahead)
 
 
