@@ -75,7 +75,7 @@ def checked(
     tolerance = tolerance if nodes is None else max(question.tol, tolerance)
     verification = collector.residuals.result(dtype, derivative_error, tolerance)
     report_check(
-        verification, question.network.steps, power, dtype, question.strict,
+        verification, question.network.steps, None if question.ignores_magnitude else power, dtype, question.strict,
         what="the sum of the contributions", stacklevel=question.stacklevel,
     )  # fmt: skip
     return verification, nodes

@@ -29,6 +29,7 @@ class Question:
         outputs: d.
         reduction, groups, tol, max_pieces, kink_margin, strict, out, chunk_size: as in `contributions`.
         feature_names, output_names: for the result.
+        ignores_magnitude: whether the network is meant to, which is then no warning.
         stacklevel: of warnings, so that they point to the caller.
     """
 
@@ -44,6 +45,7 @@ class Question:
     chunk_size: int | None
     feature_names: tuple[str, ...] | None
     output_names: tuple[str, ...] | None
+    ignores_magnitude: bool = False
     stacklevel: int = 6
 
     def chunks(self, n: int, width: int, itemsize: int = 4) -> Iterator[slice]:
@@ -94,6 +96,7 @@ def read_question(
     chunk_size: int | None = None,
     feature_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
+    ignores_magnitude: bool = False,
     stacklevel: int = 6,
 ) -> Question:
     """The question, its options checked; ``x`` is a checked table of rows."""
@@ -122,6 +125,7 @@ def read_question(
         chunk_size=chunk_size,
         feature_names=None if named is None else tuple(named),
         output_names=None if output_names is None else tuple(output_names),
+        ignores_magnitude=ignores_magnitude,
         stacklevel=stacklevel,
     )
 

@@ -33,6 +33,7 @@ class Chain:
         preprocessing: from raw rows to what the module sees, or None.
         baseline: point whose features contribute nothing, (p,), or None where none is known.
         feature_names, output_names: of the p inputs and the d outputs, or None.
+        ignores_magnitude: whether it is meant to (counts whose depth is no property of the sample).
     """
 
     module: nn.Module
@@ -41,6 +42,7 @@ class Chain:
     baseline: Float[Tensor, " p"] | None = None
     feature_names: tuple[str, ...] | None = None
     output_names: tuple[str, ...] | None = None
+    ignores_magnitude: bool = False
 
 
 class Leading(nn.Module):
@@ -115,6 +117,7 @@ def encoder_chain(model: Any) -> Chain:
         baseline=None if mean is None else dense(model, torch.from_numpy(mean)),
         feature_names=raw_names(model),
         output_names=code_names(model),
+        ignores_magnitude=model.library_ is not None,
     )
 
 

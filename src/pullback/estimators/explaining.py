@@ -84,6 +84,8 @@ def explain(
                 "baseline: expected a point, because this model was saved without the mean of its training "
                 "data; pass baseline=X.mean(axis=0)"
             )
+    elif not isinstance(baseline, Tensor):
+        baseline = torch.as_tensor(baseline)
     question = read_question(
         chain.module,
         x,
@@ -98,6 +100,7 @@ def explain(
         chunk_size=chunk_size,
         feature_names=chain.feature_names,
         output_names=chain.output_names,
+        ignores_magnitude=chain.ignores_magnitude,
     )
     rows = ExplainedRows(question, x, baseline, map, method)
     return attribute_points(question, x, baseline=baseline, map=map, method=method, source=rows)
