@@ -48,6 +48,7 @@ UMAP_CASES: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("umap.nearest: metric", lambda: umap.nearest(ROWS, 2, metric="far"), ValueError, "'euclidean'"),
     ("umap.fuzzy_graph: rows", lambda: umap.fuzzy_graph(ROWS[:2]), ValueError, "at least 3 samples, got 2"),
     ("umap.fuzzy_graph: few", lambda: umap.fuzzy_graph(ROWS, n_neighbors=1), ValueError, "n_neighbors"),
+    ("umap.jitter_scale: rows", lambda: umap.jitter_scale(ROWS[:1]), ValueError, "at least 2 samples, got 1"),
     ("umap.graph_of: shapes", lambda: umap.graph_of(INDEX, DISTANCE[:2]), ValueError, "(3, 2) as indices"),
     ("umap.graph_of: rows", lambda: umap.graph_of(INDEX + 3, DISTANCE), ValueError, "rows 0 to 2"),
     ("umap.check_graph: square", lambda: umap.check_graph(ONES, 4), ValueError, "(4, 4) for the 4 rows"),
