@@ -214,3 +214,19 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert shown.err.count("\n") == 1
     assert message in shown.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_can_be_followed(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    words = ["fit", str(table), "--label", "kind", "--id", "cell", "--no-report", "--live"]
+    out = tmp_path / "run"
+    assert main([*words, "-o", str(out), "--model", "umap", "--epochs", "2", "--json"]) == 0
+    text = (out / "live.html").read_text()
+    assert "finished. Step " in text
+    assert text.count("<circle") == 60
+    assert pb.load(out).callbacks is None
+    assert main(["explain", str(out), "-o", str(tmp_path / "why.csv"), "-q"]) == 0
+    assert read(tmp_path / "why.csv")["exact"].all()
+    capsys.readouterr()
+    assert main([*words, "-o", str(tmp_path / "vae"), "--model", "vae"]) == 2
+    assert "--live: vae tells nobody" in capsys.readouterr().err
+    assert not (tmp_path / "vae").exists()
