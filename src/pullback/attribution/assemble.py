@@ -74,8 +74,9 @@ def checked(
     tolerance = TOLERANCE.get(dtype, 1e-2)
     tolerance = tolerance if nodes is None else max(question.tol, tolerance)
     verification = collector.residuals.result(dtype, derivative_error, tolerance)
+    reported = None if question.ignores_magnitude else power
     report_check(
-        verification, question.network.steps, None if question.ignores_magnitude else power, dtype, question.strict,
+        verification, question.network.steps, reported, dtype, question.strict,
         what="the sum of the contributions", stacklevel=question.stacklevel,
     )  # fmt: skip
     return verification, nodes

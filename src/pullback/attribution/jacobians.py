@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pullback.attribution.network import quiet, take_apart
+from pullback.attribution.network import quiet, rows_at_once, take_apart
 from pullback.jets import JacobianVerification
 from pullback.jets.affine import AffineMap, affine_rows, choose_map, report_check
 from pullback.jets.checks import check_dtype
@@ -63,13 +63,14 @@ def compute_jacobian(
         d = network(flat[:1] if len(flat) else flat.new_zeros(1, flat.shape[1])).shape[1]
         result = flat.new_empty(len(flat), d, flat.shape[1])
         forward = flat.shape[1] < d and map == "derivative"
-        for low in range(0, len(flat), batch_size):
-            part = flat[low : low + batch_size]
+        size = min(batch_size, rows_at_once(d * flat.shape[1], flat.element_size()))
+        for low in range(0, len(flat), size):
+            part = flat[low : low + size]
             if forward:
-                result[low : low + batch_size] = jet(net, part, 1).jacobian  # type: ignore[union-attr]
+                result[low : low + size] = jet(net, part, 1).jacobian  # type: ignore[union-attr]
             else:
                 rows, *_ = affine_rows(network.layers, part, d, map)
-                result[low : low + batch_size] = rows.transpose(0, 1)
+                result[low : low + size] = rows.transpose(0, 1)
         if map == "derivative" and any(step.rule is None for step in network.steps):
             _check_derivative(net, flat, result)
     return result.reshape(len(x), d, *dims)

@@ -21,6 +21,9 @@ from pullback.jets.rules import MAX_POOLS, Affine, Piecewise
 from pullback.jets.sweep import NORMS
 from pullback.jets.taylor import Layer, layers_of, survey
 
+CHUNK_BYTES = 8 * 2**20
+"""Numbers of a chunk, so that they are still in the cache when they are multiplied, summed and reduced."""
+
 
 @dataclass(frozen=True, eq=False)
 class Network:
@@ -146,6 +149,11 @@ def read_network(net: Any, x: Tensor, preprocessing: Preprocessing | None) -> Ne
     check_mode(net, "net.eval()")
     check_dtype(net, x)
     return take_apart(net, None if preprocessing is None else preprocessing.to(x))
+
+
+def rows_at_once(width: int, itemsize: int) -> int:
+    """Rows of ``width`` numbers that fit a chunk, between 16 and 4096."""
+    return min(max(CHUNK_BYTES // (itemsize * max(width, 1)), 16), 4096)
 
 
 def first_curved(network: Network) -> Layer | None:

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from pullback.attribution.collecting import Collector
 from pullback.attribution.groups import FeatureGroups, read_groups
-from pullback.attribution.network import Network, first_curved, read_network
+from pullback.attribution.network import Network, first_curved, read_network, rows_at_once
 from pullback.attribution.preprocessing import read_preprocessing
 from pullback.attribution.result import Method, Reduction
 from pullback.validation import check_choice, check_points, check_positive, check_whole
 
-CHUNK_BYTES = 2 * 2**20
 METHODS = get_args(Method)
 REDUCTIONS = (None, *get_args(Reduction))
 KinkMargin = Literal["relative", "exact"] | None
@@ -52,7 +51,7 @@ class Question:
         """Slices of rows whose contributions fit the budget."""
         size = self.chunk_size
         if size is None:
-            size = min(max(CHUNK_BYTES // (itemsize * self.outputs * max(width, 1)), 16), 4096)
+            size = rows_at_once(self.outputs * width, itemsize)
         return (slice(low, min(low + size, n)) for low in range(0, n, size))
 
     def collector(self, x: Tensor) -> Collector:
