@@ -132,6 +132,8 @@
     bar.style.left = `${100 * (from - low) / span}%`;
     bar.style.width = `${100 * (to - from) / span}%`;
     bar.style.backgroundColor = kind ? '#9aa7b4' : number < 0 ? '#2166ac' : '#b2182b';
+    if (number < low) { bar.className = 'beyond left'; }
+    if (number > high) { bar.className = 'beyond'; }
     frame.append(bar);
     cell.append(frame);
     const last = document.createElement('td');

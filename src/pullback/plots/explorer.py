@@ -43,7 +43,7 @@ HOW = (
     "bars show which features put the selected dots where they are. Red pushes a coordinate up, or away from "
     "the others; blue pulls back. Choose B, select other dots, and the bars compare the two. Bars, other "
     "features and offset add up to the coordinate or the distance, and the line below the bars says how "
-    "exactly."
+    "exactly; a grey bar that fades is longer than there is room for."
 )
 
 
