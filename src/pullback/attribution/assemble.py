@@ -36,7 +36,6 @@ def assemble(
     values = collector.values
     if question.reduction == "mean_l2" and n:
         values /= n
-    front = question.network.preprocessing
     value, offset, residual = column("value"), column("offset"), column("residual")
     return Attribution(
         values=values,
@@ -55,7 +54,7 @@ def assemble(
         piecewise_linear=question.network.flat,
         feature_names=question.feature_names,
         output_names=question.output_names,
-        retained=None if front is None else front.retained(x),
+        retained=column("retained"),
         degenerate=column("degenerate"),
         _source=source,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,25 +21,35 @@ def local_parts(
 ) -> Iterator[Part]:
     """C_ij = A_ij (x_j - x0_j), chunk by chunk; the offset is what the affine map gives at x0."""
     network, d = question.network, question.outputs
+    front = network.preprocessing
     entry = network.enter(x0.unsqueeze(0)).squeeze(0)
-    centred = network.is_shift_by(x0)
+    middle = torch.zeros_like(x0) if front is None else front.mean
+    same = torch.equal(middle, x0)
     away = bool(entry.any())
     summing = chosen == "local_linear" or not network.normed
     own = network.is_its_layers(x[:PROBES])
     for at in question.chunks(len(x), x.shape[1]):
         part = x[at]
-        e = network.enter(part)
+        centred = part if front is None else part - middle
+        e = centred if front is None else front.seen(centred)
         rows, offset, kinks, value = local_rows(network, e, d, chosen)
         if not own:
             value = network.net(e)
         if away:
             offset = offset + (rows @ entry).T
         margin = None if question.kink_margin is None else margin_of(kinks, e, question.kink_margin)
-        linear = rows if network.preprocessing is None else network.preprocessing.pull(rows)
+        linear = rows if front is None else front.pull(rows)
         if linear.stride(1) == 0:
             linear = linear.clone()
-        step = e if centred else part - x0
-        yield Part(at, linear, step, value, offset if summing else None, margin=margin)
+        yield Part(
+            at,
+            linear,
+            centred if same else part - x0,
+            value,
+            offset if summing else None,
+            margin=margin,
+            retained=None if front is None else front.retained(centred),
+        )
 
 
 def local_rows(

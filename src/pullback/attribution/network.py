@@ -93,14 +93,6 @@ class Network:
             layered = layer.module(layered)
         return bool(torch.allclose(layered, self.net(e), rtol=1e-5, atol=1e-7 * float(layered.abs().max())))
 
-    def is_shift_by(self, x0: Float[Tensor, " p"]) -> bool:
-        """Whether what the net sees is x - x0."""
-        front = self.preprocessing
-        if front is None:
-            return not bool(x0.any())
-        plain = front.factor is None and front.matrix is None and front.shift is None
-        return plain and torch.equal(front.mean, x0)
-
     def through_stem(self, e: Tensor) -> Tensor:
         """What stands behind the stem."""
         for layer in self.layers[: self.stem]:

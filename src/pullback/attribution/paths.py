@@ -25,6 +25,7 @@ def path_parts(
         pairs: value is f(a) - f(b) and nothing is left over; else value is f(a) and the offset f(b).
     """
     wide = question.network.double(a)
+    front = question.network.preprocessing
     limit = max((at.stop - at.start for at in question.chunks(len(a), a.shape[1], 8)), default=1)
     size, low = min(FIRST_LINES, limit), 0
     while low < len(a):
@@ -38,6 +39,7 @@ def path_parts(
             "step": step,
             "pieces": integral.pieces,
             "nodes": integral.nodes,
+            "retained": None if front is None else front.retained(a[at] - front.mean),
         }
         if pairs:
             zero, around = torch.zeros_like(last), last.abs() + first.abs()

@@ -53,8 +53,11 @@ class Preprocessing:
 
     def apply(self, x: Float[Tensor, "n p"]) -> Float[Tensor, "n k"]:
         """What the network sees of raw rows."""
-        e = x - self.mean
-        e = e if self.factor is None else e * self.factor
+        return self.seen(x - self.mean)
+
+    def seen(self, centred: Float[Tensor, "n p"]) -> Float[Tensor, "n k"]:
+        """What the network sees of x, from x - mean."""
+        e = centred if self.factor is None else centred * self.factor
         e = e if self.matrix is None else times_transposed(e, self.matrix)
         return e if self.shift is None else e + self.shift
 
@@ -69,15 +72,14 @@ class Preprocessing:
         rows = rows if self.factor is None else rows * self.factor
         return rows if self.matrix is None else linear_rows(rows, self.matrix)
 
-    def retained(self, x: Float[Tensor, "n p"]) -> Float[Tensor, " n"] | None:
-        """|B s ⊙ (x - μ)|² / |s ⊙ (x - μ)|², B the basis; 1 at the mean."""
+    def retained(self, centred: Float[Tensor, "n p"]) -> Float[Tensor, " n"] | None:
+        """|B s ⊙ (x - μ)|² / |s ⊙ (x - μ)|², B the basis, from x - μ; 1 at the mean."""
         if self.basis is None:
             return None
-        e = x - self.mean
-        e = e if self.factor is None else e * self.factor
-        whole = e.square().sum(1)
+        e = centred if self.factor is None else centred * self.factor
+        whole = (e * e).sum(1)
         kept = times_transposed(e, self.basis).square().sum(1)
-        return torch.where(whole > 0, kept / whole.clamp_min(torch.finfo(x.dtype).tiny), 1.0)
+        return torch.where(whole > 0, kept / whole.clamp_min(torch.finfo(e.dtype).tiny), 1.0)
 
     def then(self, after: "Preprocessing") -> "Preprocessing":
         """This change of features followed by another."""
@@ -107,6 +109,9 @@ def _diagonal_first(first: Preprocessing, after: Preprocessing) -> Preprocessing
 
 def _row_basis(matrix: Tensor) -> Tensor | None:
     """Orthonormal rows spanning those of a (k, p) matrix; None where it keeps everything."""
+    k, p = matrix.shape
+    if k < p and torch.allclose(matrix @ matrix.T, torch.eye(k).to(matrix), rtol=0, atol=1e-6):
+        return matrix
     _, values, rows = torch.linalg.svd(matrix, full_matrices=False)
     kept = values > values[0] * max(matrix.shape) * torch.finfo(matrix.dtype).eps
     rows = rows[kept]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 PROBES = 32
-HOMOGENEITY_POINTS = 256
+HOMOGENEITY_POINTS = 64
 HOMOGENEITY_TOLERANCE = 1e-4
 
 
@@ -132,7 +132,7 @@ def derivative_error(f: Callable[[Tensor], Tensor], x: Tensor, linear: Tensor) -
 
 @torch.no_grad()
 def homogeneity(f: Callable[[Tensor], Tensor], x: Tensor) -> int | None:
-    """The k of {0, 1} with f(c x) = c^k f(x) for c = 1/2, 2, 5, on up to 256 points, or None."""
+    """The k of {0, 1} with f(c x) = c^k f(x) for c = 1/2, 2, 5, on up to 64 points, or None."""
     powers = [0, 1]
     # most nets fail on a few points already
     for some in (x[:8], x[:HOMOGENEITY_POINTS]):
