@@ -16,9 +16,9 @@ from pullback.validation import check_whole
 class GraphOptions:
     """How neighbours are found and how much labels count; see `pullback.ParametricUMAP`."""
 
-    n_neighbors: int
+    n_neighbors: Any
     metric: Any
-    target_weight: float
+    target_weight: float | int
     target_metric: Any
     projected: bool
 
@@ -76,9 +76,6 @@ def _from_distances(options: GraphOptions, n: int, distances: Any) -> sparse.csr
     return fuzzy_graph(values, n_neighbors=options.n_neighbors, metric="precomputed")
 
 
-def _compared_rows(options: GraphOptions, table: Table, rows: Any) -> np.ndarray:
+def _compared_rows(options: GraphOptions, table: Table, rows: Any) -> Tensor:
     """Rows whose distances count: as they came, unless they are scaled feature by feature or projected."""
-    if options.projected and isinstance(rows, Tensor):
-        return rows.numpy()
-    values = table.values
-    return values if isinstance(values, np.ndarray) else values.toarray()
+    return rows if options.projected and isinstance(rows, Tensor) else table.rows(slice(None))

@@ -3,7 +3,7 @@
 import copy
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +13,6 @@ import torch
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -53,14 +52,6 @@ FAR_BEYOND = 10**9
 """Epochs of a run whose end is given in steps."""
 
 
-def _has_decoder(estimator: "ParametricUMAP") -> bool:
-    if not wants_decoder(estimator):
-        raise AttributeError(
-            "inverse_transform: this model has no decoder; pass decoder=True (or a module) and fit again"
-        )
-    return True
-
-
 class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """An encoder that keeps neighbours together: UMAP whose embedding is a function of the features.
 
@@ -93,7 +84,8 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         target_metric: whether ``y`` holds categories ("categorical", -1 for unknown) or numbers
             ("continuous"); "auto" takes numbers that are not all whole for continuous.
         lr, weight_decay, gradient_clip: of the optimiser.
-        epochs: passes over the edges of the graph, of at least 4 steps each.
+        epochs: passes over the edges of the graph, of at least 4 steps each (those of a small graph draw its
+            edges several times).
         steps: steps of the optimiser in all, instead of ``epochs``.
         batch_size: edges of a step at most.
         num_batches: steps of an epoch at most.
@@ -124,6 +116,8 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         n_features_in_, feature_names_in_: as everywhere in scikit-learn.
 
     Gotchas:
+        The loss does not depend on where the map lies as a whole: on other machines or numbers of processes
+        it may lie elsewhere.
         A Pipeline that ends in a classifier hands its y on to this step, which then is supervised; set
         ``target_weight=0`` if the embedding must not know the labels.
         Sparse rows become dense, all at once up to 2^28 numbers; wide ones are best given
@@ -385,12 +379,20 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def _encode(self, table: Table, batch_size: int | None = None) -> np.ndarray:
         return over_rows(self.module_, self.module_.encode, table, self._projection, rows=batch_size)
 
-    @available_if(_has_decoder)
-    def inverse_transform(self, Z: Any) -> np.ndarray:
-        """Rows of data at points of the embedding: ``(n, p)``, or images where the model was fitted to them.
+    @property
+    def inverse_transform(self) -> Callable[[Any], np.ndarray]:
+        """Rows of data at points of the embedding ``(n, d)``: ``(n, p)``, or images where those were fitted.
 
-        Only for a model with a ``decoder``.
+        Only a model with a ``decoder`` has it.
         """
+        # a property, so that hasattr says whether it is there and its absence says what to do
+        if not wants_decoder(self):
+            raise AttributeError(
+                "inverse_transform: this model has no decoder; pass decoder=True (or a module) and fit again"
+            )
+        return self._decode
+
+    def _decode(self, Z: Any) -> np.ndarray:
         check_is_fitted(self)
         table = read_input(Z, estimator=self)
         if table.n_features != self.n_components:

@@ -18,6 +18,10 @@ DENSE_VALUES = 2**28
 """Numbers up to which sparse rows become dense once, 1 GiB in float32; more do so a step at a time."""
 
 
+SPREAD = 2.0
+"""Root mean square of what an encoder sees: weights start for less and learn faster from more (measured)."""
+
+
 @dataclass(frozen=True, eq=False)
 class Projection:
     """e = C ((x - offset) / scale), C orthonormal rows, or the identity.
@@ -54,7 +58,7 @@ def fit_projection(table: Table, *, standardize: bool, components: int | None, s
     """The projection of a table.
 
     Distances keep their proportions unless ``standardize`` gives each feature variance 1. One number brings
-    what the encoder sees to a root mean square of 1, with principal axes too.
+    what the encoder sees to a root mean square of `SPREAD`.
 
     Args:
         table: the data.
@@ -66,7 +70,7 @@ def fit_projection(table: Table, *, standardize: bool, components: int | None, s
     """
     scaling = fit_scaling("standard" if standardize else "global", table, np.arange(len(table)))
     if components is None:
-        return Projection(scaling)
+        return Projection(Scaling(scaling.offset, scaling.scale / SPREAD))
     check_whole("pca_components", components)
     if table.image_shape is not None:
         raise ValueError(
@@ -77,7 +81,7 @@ def fit_projection(table: Table, *, standardize: bool, components: int | None, s
     if components > most:
         raise ValueError(f"pca_components: expected at most min(n, p) = {most}, got {components}")
     axes, variance = _principal_axes(table, scaling, components, seed)
-    scale = float(np.sqrt(variance.mean())) or 1.0
+    scale = (float(np.sqrt(variance.mean())) or 1.0) / SPREAD
     return Projection(Scaling(scaling.offset, scaling.scale * scale), axes)
 
 

@@ -35,7 +35,7 @@ class EmbeddingObjective(Trainable):
         b: float,
         *,
         negative_sample_rate: int = 5,
-        repulsion_strength: float = 1.0,
+        repulsion_strength: float | int = 1.0,
     ):
         super().__init__()
         check_positive("repulsion_strength", repulsion_strength, zero=True)

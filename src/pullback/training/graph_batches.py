@@ -22,7 +22,7 @@ from pullback.validation import check_whole
 ONCE_BELOW = 2
 """Rows, in batch sizes, up to which a step encodes all: the ends of its edges are most of them anyway."""
 FEWEST_STEPS = 4
-"""Steps of an epoch at least: the edges of a small graph are cut into smaller batches."""
+"""Steps of an epoch at least: an epoch of a small graph draws its edges several times."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class GraphRows:
         values: a tensor ``(n, p)``, or an object with ``__len__`` and ``rows(index)``.
         graph: symmetric weights ``(n, n)``.
         negatives, negative_sample_rate: of `pullback.models.umap.EdgeSampler`.
-        most_batches: steps of an epoch at most; None draws as many edges as there are.
+        most_batches: steps of an epoch at most; None draws as many edges as there are, in 4 steps at least.
         decoded: rows of a batch that a decoder is shown; 0 where there is none.
     """
 
@@ -67,23 +67,13 @@ class EdgeBatches:
 
     def __init__(self, source: GraphRows, batch_size: int, placement: Placement):
         self.source, self.placement = source, placement
-        self.sampler = EdgeSampler(
-            source.graph,
-            1,
-            torch.Generator(),
-            negatives=source.negatives,  # type: ignore[arg-type]
-            negative_sample_rate=source.negative_sample_rate,
-        )
-        edges = self.sampler.n_edges
-        steps = max(math.ceil(edges / batch_size), min(FEWEST_STEPS, edges))
+        edges = self._sampler(1).n_edges
+        steps = math.ceil(edges / batch_size)
+        # Smaller batches would suit a small graph's epoch as well, but their noise costs trustworthiness.
+        size = math.ceil(edges / steps) if steps >= FEWEST_STEPS else min(batch_size, edges)
+        steps = max(steps, FEWEST_STEPS)
         self._count = steps if source.most_batches is None else min(steps, source.most_batches)
-        self.sampler = EdgeSampler(
-            source.graph,
-            math.ceil(edges / steps),
-            torch.Generator(),
-            negatives=source.negatives,  # type: ignore[arg-type]
-            negative_sample_rate=source.negative_sample_rate,
-        )
+        self.sampler = self._sampler(size)
         n = len(source.values)
         self.once = n <= ONCE_BELOW * batch_size
         self._own = placement.bounds(n)
@@ -92,6 +82,14 @@ class EdgeBatches:
             self._resident: Tensor | None = resident[self._own] if self.once else resident
         else:
             self._resident = None
+
+    def _sampler(self, size: int) -> EdgeSampler:
+        source: Any = self.source
+        rate = source.negative_sample_rate
+        generator = torch.Generator()
+        return EdgeSampler(
+            source.graph, size, generator, negatives=source.negatives, negative_sample_rate=rate
+        )
 
     @property
     def count(self) -> int:
