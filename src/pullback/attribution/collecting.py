@@ -12,7 +12,7 @@ from pullback.attribution.result import Reduction
 from pullback.jets.gemm import plain_product
 from pullback.jets.verification import Residuals
 
-BLOCK_BYTES = 256 * 2**10
+BLOCK_BYTES = 2**20
 DEGENERATE = {torch.float64: 1e-12, torch.float32: 1e-6}
 
 

@@ -21,8 +21,8 @@ from pullback.jets.rules import MAX_POOLS, Affine, Piecewise
 from pullback.jets.sweep import NORMS
 from pullback.jets.taylor import Layer, layers_of, survey
 
-CHUNK_BYTES = 8 * 2**20
-"""Numbers of a chunk, so that they are still in the cache when they are multiplied, summed and reduced."""
+CHUNK_BYTES = 16 * 2**20
+"""Size of a chunk: large enough for quick products, small beside what is explained."""
 
 
 @dataclass(frozen=True, eq=False)
