@@ -60,6 +60,7 @@ CASES = {
     "jitter 1": Options(jitter=1.0),
     "jitter 1.5": Options(jitter=1.5),
     "jitter 1, dropout 0.05": Options(jitter=1.0, dropout=0.05),
+    "jitter 0.7, 2000 steps": Options(jitter=0.7, steps=2000),
     "jitter 0.5, 2000 steps": Options(jitter=0.5, steps=2000),
 }
 
