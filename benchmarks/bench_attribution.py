@@ -7,12 +7,12 @@ asserted about time.
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jaxtyping
@@ -123,7 +123,9 @@ def test_jacobian(lines: list[str], size: tuple[int, int, int, int]) -> None:
     glass = pytest.importorskip("glass_box_umap.jacobian")
     x = rows(n, p)
     expected, found = glass.compute_jacobian(theirs, x), compute_jacobian(ours, x, map="local_linear")
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    error = (found - expected).abs().amax((1, 2)) / expected.abs().max()
+    # a unit within rounding of its kink may take either slope
+    assert float(error.quantile(0.999)) < 2e-6
     measured = ratios(
         lambda: glass.compute_jacobian(theirs, x), lambda: compute_jacobian(ours, x, map="local_linear")
     )
@@ -257,15 +259,22 @@ def _measure(side: str) -> float:
     front = (mean, torch.ones(p))
     model.compute_contributions(few, reduction="l2")
     contributions(ours, x[:64], map="local_linear", preprocessing=front, reduction="l2")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    before = _resident("VmRSS")
     if side == "glass-box":
         result = model.compute_contributions(x.numpy(), reduction="l2")
     else:
         result = contributions(
             ours, x, map="local_linear", preprocessing=front, reduction=side
         ).values.numpy()
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (after - before) / 1024 - result.nbytes / 2**20
+    return _resident("VmHWM") - before - result.nbytes / 2**20
+
+
+def _resident(entry: str) -> float:
+    """MiB of this process, as Linux counts them."""
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith(entry))
+    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":
