@@ -22,6 +22,7 @@ from torch import nn
 
 import pullback as pb
 from pullback.models.umap import fuzzy_graph
+from pullback.training.graph_batches import GraphRows
 
 QUICK = {"epochs": 4, "progress": False, "random_state": 0, "encoder_kwargs": {"hidden_size": 16}}
 
@@ -82,6 +83,16 @@ def test_steps_end_a_fit_within_an_epoch(rows) -> None:
     model = umap(steps=6).fit(rows)
     assert (model.n_steps_, model.n_epochs_) == (6, 2)
     assert umap(num_batches=2).fit(rows).n_steps_ == 8
+
+
+def test_jitter_is_measured_by_the_way_to_the_nearest_row(rows, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(GraphRows, "__post_init__", lambda source: seen.append(source.jitter))
+    model = umap(jitter=0.5, epochs=1).fit(rows)
+    assert umap(epochs=1).fit(rows).embedding_.tolist() != model.embedding_.tolist()
+    x = (rows - model.mean_) / model.scale_
+    way = np.sort(np.linalg.norm(x[:, None] - x[None], axis=2), axis=1)[:, 1]
+    assert seen == [pytest.approx(0.5 * np.median(way[way > 0]) / x.shape[1] ** 0.5, rel=1e-4), 0.0]
 
 
 def test_the_last_weights_where_the_best_are_not_wanted(rows) -> None:
@@ -385,6 +396,7 @@ BAD = [
     (lambda: small(steps=0).fit(SMALL), ValueError, "steps"),
     (lambda: small(num_batches=0).fit(SMALL), ValueError, "num_batches"),
     (lambda: small(lr=-1).fit(SMALL), ValueError, "lr"),
+    (lambda: small(jitter=-1).fit(SMALL), ValueError, "jitter: expected a finite number >= 0"),
     (lambda: small(min_dist=-1).fit(SMALL), ValueError, "min_dist"),
     (lambda: small(negatives="all").fit(SMALL), ValueError, "negatives: expected one of 'batch', 'uniform'"),
     (lambda: small(negative_sample_rate=0).fit(SMALL), ValueError, "negative_sample_rate"),

@@ -91,6 +91,17 @@ def test_skipping_leaves_what_follows_as_it_is(x, graph) -> None:
         assert torch.equal(one.x, other.x)
 
 
+def test_jitter_moves_rows_anew_at_each_step(x, graph) -> None:
+    batches, streams = batches_of(x, graph, 100, jitter=0.3), seeded_streams(0)
+    moves = torch.stack([batch.x - x for _ in range(50) for batch in batches.epoch(streams)])
+    assert len(moves) == 200
+    # standard errors: 0.3 / sqrt(200) of a mean, 0.3 / sqrt(2 * 60000) of the spread
+    assert moves.mean(0).abs().max() < 5 * 0.3 / 200**0.5
+    assert moves.std().item() == pytest.approx(0.3, abs=5 * 0.3 / 120_000**0.5)
+    assert (moves[0] - moves[1]).abs().min() > 0
+    assert batches.digest() != batches_of(x, graph, 100).digest()
+
+
 class Half:
     """One of two processes, as far as batches ask."""
 
@@ -106,10 +117,11 @@ class Half:
         return rows
 
 
+@pytest.mark.parametrize("jitter", [0.0, 0.3])
 @pytest.mark.parametrize("batch_size", [100, 20])
-def test_two_processes_share_the_batch_of_one(x, graph, batch_size) -> None:
+def test_two_processes_share_the_batch_of_one(x, graph, batch_size, jitter) -> None:
     def drawn(place: Placement):
-        source = GraphRows(x, graph, decoded=16)
+        source = GraphRows(x, graph, decoded=16, jitter=jitter)
         return list(as_batches(source, batch_size, place, shuffle=True).epoch(seeded_streams(2)))
 
     one = drawn(Placement(CPU, torch.float64, 0))

@@ -36,13 +36,13 @@ from pullback.io import save_model
 from pullback.jets import JacobianVerification, local_affine
 from pullback.jets.sweep import AffineMap
 from pullback.metrics import EuclideanMetric, PullbackMetric
-from pullback.models.umap import UMAPModule, curve_parameters
+from pullback.models.umap import UMAPModule, curve_parameters, jitter_scale
 from pullback.training import EpochSummary, FitResult, TrainingOptions
 from pullback.training import fit as train
 from pullback.training.embedding_objective import EmbeddingObjective
 from pullback.training.graph_batches import GraphRows
 from pullback.typing import Metric
-from pullback.validation import check_choice, check_whole
+from pullback.validation import check_choice, check_positive, check_whole
 
 DECODED_ROWS = 2048
 """Rows of a step that a decoder learns from."""
@@ -80,6 +80,8 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         decoder: True trains a network back to the data beside the encoder, or give a module; then there are
             `inverse_transform` and the pullback metric. It reads the embedding and does not shape it.
         negatives: random pairs join rows by their degree ("batch") or any rows ("uniform").
+        jitter: how far each row is moved at random, anew at each step, before it is encoded: 1 is as far as
+            its nearest neighbour is. About 0.5 places new rows better and changes little for those trained on.
         target_weight: how much a ``y`` given to `fit` counts, in [0, 1]; 0 ignores it.
         target_metric: whether ``y`` holds categories ("categorical", -1 for unknown) or numbers
             ("continuous"); "auto" takes numbers that are not all whole for continuous.
@@ -160,6 +162,7 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         encoder: Any = None,
         decoder: Any = False,
         negatives: Any = "batch",
+        jitter: Any = 0.0,
         target_weight: Any = 0.5,
         target_metric: Any = "auto",
         lr: Any = 3e-3,
@@ -193,6 +196,7 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.encoder = encoder
         self.decoder = decoder
         self.negatives = negatives
+        self.jitter = jitter
         self.target_weight = target_weight
         self.target_metric = target_metric
         self.lr = lr
@@ -289,6 +293,7 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             negative_sample_rate=self.negative_sample_rate,
             most_batches=self.num_batches,
             decoded=0 if module.decoder is None else DECODED_ROWS,
+            jitter=self._jitter(rows),
         )
         objective = EmbeddingObjective(
             module,
@@ -303,6 +308,18 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return train(
             objective, source, self._options(self.scaling_.dtype), generator_seed=seed, callbacks=followers
         )
+
+    def _jitter(self, rows: Any) -> float:
+        """Standard deviation of the noise on the rows."""
+        check_positive("jitter", self.jitter, zero=True)
+        if not self.jitter:
+            return 0.0
+        if not isinstance(rows, torch.Tensor):
+            raise ValueError(
+                f"jitter: expected 0 for rows that are too many to be dense at once, got {self.jitter}; or "
+                "pass pca_components"
+            )
+        return float(self.jitter) * jitter_scale(rows)
 
     def _callbacks(self) -> Sequence[Any]:
         given = self.callbacks

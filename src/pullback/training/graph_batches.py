@@ -35,6 +35,7 @@ class GraphRows:
         negatives, negative_sample_rate: of `pullback.models.umap.EdgeSampler`.
         most_batches: steps of an epoch at most; None draws as many edges as there are, in 4 steps at least.
         decoded: rows of a batch that a decoder is shown; 0 where there is none.
+        jitter: standard deviation of normal noise on the rows, newly drawn for each step.
     """
 
     values: Any
@@ -43,6 +44,7 @@ class GraphRows:
     negative_sample_rate: int = 5
     most_batches: int | None = None
     decoded: int = 0
+    jitter: float = 0.0
 
     def __post_init__(self) -> None:
         if self.graph.shape != (len(self.values), len(self.values)):
@@ -105,7 +107,8 @@ class EdgeBatches:
         """Checksum of the graph and of some rows."""
         rows = self._rows(torch.linspace(0, self.size - 1, min(self.size, SAMPLED_ROWS)).long(), whole=True)
         graph = self.source.graph
-        return checksum(rows, *(torch.from_numpy(np.asarray(part)) for part in (graph.data, graph.indices)))
+        parts = (graph.data, graph.indices, np.asarray([self.source.jitter]))
+        return checksum(rows, *(torch.from_numpy(np.asarray(part)) for part in parts))
 
     def epoch(self, streams: Streams, *, skip: int = 0) -> Iterator[Batch]:
         """The batches of an epoch; the first ``skip`` are drawn and left out."""
@@ -141,6 +144,10 @@ class EdgeBatches:
         count = self.size if nodes is None else len(nodes)
         own = self.placement.bounds(count)
         x = self._rows(None if nodes is None else nodes[own])
+        if self.source.jitter:
+            # drawn for the rows of all processes, so that each row has the same noise on any number of them
+            moved = torch.randn(count, *x.shape[1:], generator=noise, dtype=x.dtype)[own]
+            x = torch.add(x, moved.to(x.device), alpha=self.source.jitter)
         shown = None
         if self.source.decoded:
             # drawn for all processes; each decodes what it has encoded
