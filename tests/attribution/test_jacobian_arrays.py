@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from attribution_cases import Detached, digits, encoder
+from attribution_cases import Detached, digits, encoder, glassbox
 from jet_cases import reference_jacobian, seeded
 from pullback import attribution
 from pullback.attribution import (
@@ -101,6 +101,30 @@ def test_a_module_that_detaches_is_flagged():
     scale = a.square().mean(1).sqrt()
     expected = (net.second.weight @ net.first.weight) / scale.view(-1, 1, 1)
     torch.testing.assert_close(found, expected.detach())
+
+
+class DetachedNorm(nn.Module):
+    """A layer norm whose scale gradients do not see, as the encoder of glass-box-umap has in eval mode."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.scale = norm.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        variance = x.detach().var(dim=-1, keepdim=True, unbiased=False)
+        return self.scale * (x - x.mean(dim=-1, keepdim=True)) / torch.sqrt(variance + 1e-12)
+
+
+def test_detached_norms_by_their_map_and_by_differentiation(dtype):
+    net, x = glassbox().to(dtype), digits(20).to(dtype)
+    detached = nn.Sequential(*(DetachedNorm(m) if isinstance(m, nn.LayerNorm) else m for m in net)).eval()
+    with pytest.warns(AttributionWarning, match="not the derivative"):
+        expected = compute_jacobian(detached, x)
+    found = compute_jacobian(net, x, map="local_linear")
+    atol = 1e-12 if dtype == torch.float64 else 1e-6
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol * float(expected.abs().max()))
+    rebuilt = torch.einsum("ndp,np->nd", found, x)
+    torch.testing.assert_close(rebuilt, net(x).detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_projection():
