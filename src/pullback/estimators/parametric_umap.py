@@ -81,7 +81,7 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             `inverse_transform` and the pullback metric. It reads the embedding and does not shape it.
         negatives: random pairs join rows by their degree ("batch") or any rows ("uniform").
         jitter: how far each row is moved at random, anew at each step, before it is encoded: 1 is as far as
-            its nearest neighbour is. About 0.5 places new rows better and changes little for those trained on.
+            its nearest neighbour is. About 0.5 places new rows better at little cost for those of the fit.
         target_weight: how much a ``y`` given to `fit` counts, in [0, 1]; 0 ignores it.
         target_metric: whether ``y`` holds categories ("categorical", -1 for unknown) or numbers
             ("continuous"); "auto" takes numbers that are not all whole for continuous.
