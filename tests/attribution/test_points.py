@@ -275,6 +275,24 @@ def test_kink_margin_is_the_radius_of_one_piece(name):
     assert contributions(net, x, kink_margin=None).kink_margin is None
 
 
+def test_a_step_across_the_nearest_kink_changes_the_piece():
+    net, x = encoder(nn.PReLU), digits(30) / 4
+    r = contributions(net, x, kink_margin="exact").kink_margin
+    for k in range(30):
+        units, normals = [], []
+        for depth in (1, 3, 5):  # in front of each activation
+            part = net[:depth]
+            units.append(part(x[k]).detach())
+            normals.append(reference_jacobian(part, x[k : k + 1])[0])
+        a, n = torch.cat(units), torch.cat(normals)
+        size = n.norm(dim=1)
+        nearest = int((a.abs() / size).argmin())
+        torch.testing.assert_close(a[nearest].abs() / size[nearest], r[k])
+        across = x[k] - 1.001 * r[k] * a[nearest].sign() * n[nearest] / size[nearest]
+        here, there = local_affine(net, torch.stack([x[k], across])).linear.detach()
+        assert float((here - there).abs().max()) > 1e-6
+
+
 @settings(max_examples=6, deadline=None)
 @given(st.integers(0, 2**20), st.floats(0.1, 10.0))
 def test_units_of_the_features_do_not_matter(seed, unit):
