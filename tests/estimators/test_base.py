@@ -357,7 +357,7 @@ def test_own_networks_are_copied_and_used(cls, X: np.ndarray) -> None:
         ({"encoder": len}, TypeError, r"encoder: expected a torch\.nn\.Module or None"),
         ({"likelihood": "cauchy"}, ValueError, "likelihood: expected one of 'gaussian', 'bernoulli'"),
         ({"likelihood": 3}, TypeError, "likelihood: expected a name or a module"),
-        ({"scale": "unit"}, ValueError, "scale: expected one of 'global'"),
+        ({"scale": "unit"}, ValueError, "scale: expected one of 'auto', 'global'"),
         ({"latent_dim": 0}, ValueError, "latent_dim: expected a whole number >= 1"),
         ({"latent_dim": 1.5}, TypeError, "latent_dim: expected a whole number"),
         ({"validation_fraction": 1.0}, ValueError, r"validation_fraction: expected a number in \[0, 1\)"),

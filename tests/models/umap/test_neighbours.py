@@ -168,3 +168,11 @@ def test_descent_is_put_in_order_whatever_it_returns(monkeypatch):
     np.testing.assert_array_equal(found[0][others], truth[0][others])
     np.testing.assert_allclose(found[1][others], truth[1][others], rtol=1e-12)
     assert found[0][3, 0] == 3
+
+
+def test_rows_that_may_not_be_written_are_read_without_a_warning():
+    x = np.random.default_rng(0).normal(size=(12, 3))
+    expected = nearest(x, 4)
+    x.setflags(write=False)
+    for found, wanted in zip(nearest(x, 4), expected, strict=True):
+        assert (found == wanted).all()

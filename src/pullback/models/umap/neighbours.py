@@ -100,7 +100,8 @@ def _checked_table(X: Rows) -> Tensor:
     """X as a matrix of float32 or float64."""
     if not isinstance(X, np.ndarray | Tensor):
         raise TypeError(f"X: expected an array or tensor (n, p), got {type(X).__name__}")
-    table = torch.as_tensor(X)
+    # torch shares memory, and warns where that is read-only
+    table = torch.as_tensor(X if isinstance(X, Tensor) or X.flags.writeable else X.copy())
     if table.ndim != 2 or 0 in table.shape:
         raise ValueError(f"X: expected (n, p) with at least one row and column, got {tuple(table.shape)}")
     if table.is_complex():
