@@ -38,10 +38,21 @@ def digits_page(
 
 def test_every_section_is_there_and_says_how_to_read_it(digits_page: tuple[str, Any]) -> None:
     text = without_scripts(digits_page[0])
-    for key in ("checks", "map", "geodesics", "shape", "condition", "reconstruction", "training", "origin"):
+    keys = (
+        "checks",
+        "map",
+        "geodesics",
+        "shape",
+        "condition",
+        "reasons",
+        "reconstruction",
+        "training",
+        "origin",
+    )
+    for key in keys:
         assert f'<section id="{key}">' in text
         assert f'href="#{key}"' in text
-    assert text.count("How to read it.") == 6
+    assert text.count("How to read it.") == 7
     assert text.index('id="checks"') < text.index('id="map"')
     assert "400 samples, pictures of 8 × 8 pixels, 2 latent dimensions" in text
     assert text.count('class="check ') == 9
@@ -64,8 +75,9 @@ def test_nothing_is_loaded_from_elsewhere(digits_page: tuple[str, Any]) -> None:
 def test_each_sample_carries_its_decoded_picture(digits_page: tuple[str, Any]) -> None:
     page = digits_page[0]
     lanes = without_scripts(page).count('src="data:image/png;base64,')
-    # Two strips and the shares of the pixels a path, and two sheets of originals and reconstructions.
-    assert lanes == 4 * 3 + 2 * 2
+    # Two strips and the shares of the pixels a path, two sheets of originals and reconstructions, a picture
+    # of what holds each of the ten digits apart.
+    assert lanes == 4 * 3 + 2 * 2 + 10
     assert page.count('"data:image/png;base64,') - lanes == 400
 
 
