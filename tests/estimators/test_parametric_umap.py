@@ -450,5 +450,10 @@ def test_digits_keep_their_neighbours() -> None:
 def test_numbers_order_the_map() -> None:
     random = np.random.default_rng(0)
     X, y = random.normal(size=(600, 10)), random.uniform(size=600)
-    z = pb.ParametricUMAP(random_state=0, progress=False, target_weight=0.8).fit_transform(X, y)
-    assert cross_val_score(KNeighborsRegressor(10), z, y, cv=5).mean() > 0.5
+    explained = []
+    for weight in (0.0, 0.8):
+        z = pb.ParametricUMAP(random_state=0, progress=False, target_weight=weight).fit_transform(X, y)
+        explained.append(cross_val_score(KNeighborsRegressor(10), z, y, cv=5).mean())
+    # numbers that have nothing to do with the features: an encoder can follow them in part only
+    assert explained[0] < 0.05
+    assert explained[1] > 0.2
