@@ -88,10 +88,10 @@ def test_two_hundred_pairs_of_digits_are_exact():
 
 @pytest.mark.slow
 def test_a_fine_midpoint_rule_agrees():
-    net, (a, b) = encoder(nn.PReLU, h=128), digit_pairs(10)
+    net, (a, b) = encoder(nn.PReLU, h=128), digit_pairs(3)
     found = contributions_between(net, a, b).values
     t = (torch.arange(4096, dtype=torch.float64) + 0.5) / 4096
-    for k in range(10):
+    for k in range(3):
         points = b[k] + t.unsqueeze(1) * (a - b)[k]
         expected = reference_jacobian(net, points).mean(0) * (a - b)[k]
         assert float((found[k] - expected).abs().sum() / expected.abs().sum()) <= 1e-3
