@@ -9,16 +9,15 @@ asserted about time.
 import json
 import subprocess
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
+from benchmarks.timing import ratios, table, worded
 from torch import Tensor, nn
 
 from pullback.attribution import (
@@ -29,9 +28,6 @@ from pullback.attribution import (
     group_contributions,
 )
 
-ROUNDS = 9
-SHORTEST = 0.05
-"""Seconds that one measurement takes at least."""
 JACOBIANS = {
     (1797, 64, 128, 2): 1.4,
     (5000, 784, 128, 2): 1.1,
@@ -45,35 +41,10 @@ ASKED = {"full": 1.0, "full, out=": 1.3, "l2": 1.2, "mean_l2": 1.2}
 MEMORY = (20_000, 2000)
 
 
-def once(call: Callable[[], Any], repeats: int) -> float:
-    began = time.process_time()
-    for _ in range(repeats):
-        call()
-    return (time.process_time() - began) / repeats
-
-
-def ratios(other: Callable[[], Any], ours: Callable[[], Any], rounds: int = ROUNDS) -> list[float]:
-    """Time of the other over ours, in turn, sorted."""
-    repeats = [max(1, round(SHORTEST / max(min(once(c, 1) for _ in range(2)), 1e-6))) for c in (other, ours)]
-    return sorted(once(other, repeats[0]) / once(ours, repeats[1]) for _ in range(rounds))
-
-
-def worded(name: str, found: list[float], asked: float) -> str:
-    low, median, high = found[0], found[len(found) // 2], found[-1]
-    return f"{name:46s} {low:6.2f} / {median:6.2f} / {high:6.2f}   asked {asked:5.1f}"
-
-
 @pytest.fixture(scope="module")
 def lines() -> Iterator[list[str]]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    jaxtyping.config.update("jaxtyping_disable", True)
     warnings.simplefilter("ignore", HomogeneityWarning)
-    found: list[str] = []
-    yield found
-    torch.set_num_threads(threads)
-    jaxtyping.config.update("jaxtyping_disable", False)
-    print("\n\n" + "\n".join(found))
+    yield from table()
 
 
 def rows(n: int, p: int) -> Tensor:
@@ -242,7 +213,12 @@ def test_memory(lines: list[str]) -> None:
 def peak(side: str) -> float:
     """MiB that a call takes beyond input and result, in a fresh process."""
     done = subprocess.run(
-        [sys.executable, __file__, side], capture_output=True, text=True, check=True, timeout=170
+        [sys.executable, "-m", "benchmarks.bench_attribution", side],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=170,
     )
     return json.loads(done.stdout.splitlines()[-1])
 

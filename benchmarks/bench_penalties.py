@@ -8,13 +8,13 @@ table is printed at the end; nothing is asserted about time.
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
+from benchmarks.timing import ratios, table, worded
 from torch import Tensor, nn
 
 from pullback.jets import Jet, reference_jet
@@ -22,9 +22,6 @@ from pullback.penalties import IsometryPenalty, SoftmaxAssignmentSparsityPenalty
 from pullback.penalties.gershgorin import absolute_row_sums
 from pullback.penalties.softmax_rows import assign, dense_hessian
 
-ROUNDS = 9
-SHORTEST = 0.02
-"""Seconds that one measurement takes at least."""
 ISOMETRY = {
     (100, 8, 2): 1.0,
     (1000, 16, 2): 2.1,
@@ -44,36 +41,9 @@ SOFTMAX = {
 """Sizes and the median ratio that is asked for."""
 
 
-def once(call: Callable[[], Any], repeats: int) -> float:
-    began = time.process_time()
-    for _ in range(repeats):
-        call()
-    return (time.process_time() - began) / repeats
-
-
-def ratios(other: Callable[[], Any], ours: Callable[[], Any]) -> list[float]:
-    """Time of the other over ours, in turn, sorted."""
-    repeats = [
-        max(1, round(SHORTEST / max(min(once(call, 1) for _ in range(3)), 1e-6))) for call in (other, ours)
-    ]
-    return sorted(once(other, repeats[0]) / once(ours, repeats[1]) for _ in range(ROUNDS))
-
-
-def worded(name: str, found: list[float], asked: float) -> str:
-    low, median, high = found[0], found[len(found) // 2], found[-1]
-    return f"{name:44s} {low:6.1f} / {median:6.1f} / {high:6.1f}   asked {asked:6.1f}"
-
-
 @pytest.fixture(scope="module")
 def lines() -> Iterator[list[str]]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    jaxtyping.config.update("jaxtyping_disable", True)
-    found: list[str] = []
-    yield found
-    torch.set_num_threads(threads)
-    jaxtyping.config.update("jaxtyping_disable", False)
-    print("\n\n" + "\n".join(found))
+    yield from table()
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +136,11 @@ def test_solves_and_determinants(lines: list[str], n: int, d: int, asked: float)
 
     assert (other()[0].view(n, d) - B.solve(v)).abs().max() <= 1e-9
     lines.append(
-        worded(f"solve + log det of {n * d} unknowns", ratios(other, lambda: (B.solve(v), B.logdet())), asked)
+        worded(
+            f"solve + log det of {n * d} unknowns",
+            ratios(other, lambda: (B.solve(v), B.logdet())),
+            asked,
+        )
     )
 
 

@@ -5,7 +5,6 @@ forward, backward, Adam, and on our side the renewal of the metric. Ratios are s
 over the rounds. Tables are printed at the end; nothing is asserted about time.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from benchmarks.rhvae_peer import PythaeSide, digits, networks
+from benchmarks.timing import in_turn, table, worded
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -21,8 +21,6 @@ from pullback.dynamics import volume_sampler
 from pullback.models import RHVAE, VAE, Bernoulli, MetricNetwork, select_centroids, training_step
 
 ROUNDS = 15
-SHORTEST = 0.05
-"""Seconds that one measurement takes at least."""
 STEPS = {("digits", 2): 3.5, ("digits", 10): 3.5, ("MNIST-sized", 2): None, ("MNIST-sized", 16): None}
 """How many times quicker than pythae's a step with exact gradients is asked to be."""
 PLAIN = {("digits", 2): 8.0, ("digits", 10): 13.0}
@@ -32,40 +30,14 @@ VOLUME = {(2, 100): 15.0, (10, 20): 30.0}
 CENTROIDS, LEAPFROG = 1200, 15
 
 
-def once(call: Callable[[], Any], repeats: int) -> float:
-    began = time.process_time()
-    for _ in range(repeats):
-        call()
-    return (time.process_time() - began) / repeats
-
-
-def in_turn(*calls: Callable[[], Any]) -> list[list[float]]:
-    """CPU seconds of each call, round by round."""
-    shortest = [min(once(call, 1) for _ in range(3)) for call in calls]
-    repeats = [max(1, round(SHORTEST / max(seconds, 1e-6))) for seconds in shortest]
-    return [[once(call, n) for call, n in zip(calls, repeats, strict=True)] for _ in range(ROUNDS)]
-
-
-def ratio(rounds: list[list[float]], above: int, below: int) -> tuple[float, float, float]:
-    """Smallest, median and largest."""
-    found = sorted(times[above] / times[below] for times in rounds)
-    return found[0], found[len(found) // 2], found[-1]
-
-
-def worded(name: str, found: tuple[float, float, float], asked: float | None, sign: str = ">=") -> str:
-    low, middle, high = found
-    wish = "" if asked is None else f"   asked {sign} {asked:g}"
-    return f"{name:50s} {low:6.2f} / {middle:6.2f} / {high:6.2f}{wish}"
+def ratio(rounds: list[list[float]], above: int, below: int) -> list[float]:
+    """Time of one call over that of another, sorted."""
+    return sorted(times[above] / times[below] for times in rounds)
 
 
 @pytest.fixture(scope="module")
 def lines() -> Iterator[list[str]]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    found: list[str] = []
-    yield found
-    torch.set_num_threads(threads)
-    print("\n\n" + "\n".join(found))
+    yield from table()
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +85,7 @@ def test_step(lines: list[str], pythae: PythaeSide, data: str, d: int) -> None:
     for backprop in ("exact", "truncated"):
         model = ours(x, d, hidden, backprop=backprop)
         calls.append(partial(training_step, model, batch, adam(model)))
-    rounds = in_turn(*calls)
+    rounds = in_turn(*calls, rounds=ROUNDS)
     times = [sorted(column)[ROUNDS // 2] * 1e3 for column in zip(*rounds, strict=True)]
     case = f"{data}, d={d}"
     lines += [
@@ -121,7 +93,7 @@ def test_step(lines: list[str], pythae: PythaeSide, data: str, d: int) -> None:
         f"truncated {times[3]:.2f}",
         worded("  pythae RHVAE / ours, exact gradients", ratio(rounds, 1, 2), STEPS[data, d]),
         worded("  pythae RHVAE / ours, truncated gradients", ratio(rounds, 1, 3), None),
-        worded("  ours, exact / pythae VAE", ratio(rounds, 2, 0), PLAIN.get((data, d)), "<="),
+        worded("  ours, exact / pythae VAE", ratio(rounds, 2, 0), PLAIN.get((data, d)), sign="<="),
         worded("  pythae RHVAE / pythae VAE", ratio(rounds, 1, 0), None),
     ]
 
@@ -151,6 +123,7 @@ def test_volume_sampler(lines: list[str], pythae: PythaeSide, d: int, chains: in
     rounds = in_turn(
         lambda: sampler.hmc_sampling(chains),
         lambda: volume_sampler(metric, chains, n_steps=many, n_leapfrog=LEAPFROG, generator=draw),
+        rounds=ROUNDS,
     )
     rounds = [[theirs / few, own / many] for theirs, own in rounds]
     speeds = [chains / sorted(column)[ROUNDS // 2] for column in zip(*rounds, strict=True)]

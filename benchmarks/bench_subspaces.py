@@ -9,20 +9,17 @@ solving is measured for both precisions. The table is printed at the end; nothin
 
 import contextlib
 import io
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
+from benchmarks.timing import ratios, table, worded
 from torch import Tensor
 
 from pullback.subspaces import combined_loss, solve_subspaces
 
 ROUNDS = 5
-SHORTEST = 0.02
-"""Seconds that one measurement takes at least."""
 SIZES = {
     (256, 64, 16, 3, 4): (1.5, 1.5),
     (256, 512, 64, 8, 16): (2.0, 1.5),
@@ -34,36 +31,9 @@ SOLVE = 2.0
 Batch = tuple[Tensor, dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]
 
 
-def once(call: Callable[[], Any], repeats: int) -> float:
-    began = time.process_time()
-    for _ in range(repeats):
-        call()
-    return (time.process_time() - began) / repeats
-
-
-def ratios(other: Callable[[], Any], ours: Callable[[], Any], rounds: int = ROUNDS) -> list[float]:
-    """Time of the other over ours, in turn, sorted."""
-    repeats = [
-        max(1, round(SHORTEST / max(min(once(call, 1) for _ in range(2)), 1e-6))) for call in (other, ours)
-    ]
-    return sorted(once(other, repeats[0]) / once(ours, repeats[1]) for _ in range(rounds))
-
-
-def worded(name: str, found: list[float], asked: float) -> str:
-    low, median, high = found[0], found[len(found) // 2], found[-1]
-    return f"{name:58s} {low:6.2f} / {median:6.2f} / {high:6.2f}   asked {asked:4.1f}"
-
-
 @pytest.fixture(scope="module")
 def lines() -> Iterator[list[str]]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    jaxtyping.config.update("jaxtyping_disable", True)
-    found: list[str] = []
-    yield found
-    torch.set_num_threads(threads)
-    jaxtyping.config.update("jaxtyping_disable", False)
-    print("\n\n" + "\n".join(found))
+    yield from table()
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +70,9 @@ def test_loss_step(lines: list[str], peer: Any, size: tuple[int, ...], mode: str
         combined_loss(z, W, A, Y, W_prev).total.backward()
 
     word = "exact" if mode == "svd" else "default"
-    lines.append(worded(f"loss step {size}, {word}", ratios(theirs, ours), SIZES[size][mode == "auto"]))
+    lines.append(
+        worded(f"loss step {size}, {word}", ratios(theirs, ours, ROUNDS), SIZES[size][mode == "auto"])
+    )
 
 
 @pytest.mark.parametrize("kind", ["encoding", "readout"])

@@ -10,6 +10,7 @@ from statistics import median
 
 import pytest
 import torch
+from benchmarks.timing import table
 
 import pullback as pb
 from pullback.models import MLP, Autoencoder, Gaussian
@@ -48,15 +49,11 @@ class Training:
 
 @pytest.fixture(scope="module")
 def lines() -> Iterator[list[str]]:
-    """The table, printed at the end."""
-    found = [f"\n{'two hidden layers of':22s}{'plain, ms':>10s}{'all rows':>10s}{'a quarter':>10s}"]
-    yield found
-    print("\n".join(found))
+    yield from table(f"\n{'two hidden layers of':22s}{'plain, ms':>10s}{'all rows':>10s}{'a quarter':>10s}")
 
 
 @pytest.mark.parametrize("hidden", [64, 128, 256])
 def test_step(lines: list[str], hidden: int) -> None:
-    torch.set_num_threads(1)
     sides = [Training(hidden, share) for share in (None, 1.0, 0.25)]
     for side in sides:
         side.steps(10)

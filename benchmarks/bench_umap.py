@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.timing import table
 from sklearn.datasets import load_digits, make_blobs
 
 import pullback as pb
@@ -42,10 +43,8 @@ def peer() -> Any:
 
 @pytest.fixture(scope="module")
 def lines() -> Iterator[list[str]]:
-    """The table, printed at the end."""
-    found = [f"\n{'':20s}{'ours, ms':>10s}{'theirs, ms':>12s}{'ratio: smallest / median / largest':>38s}"]
-    yield found
-    print("\n".join(found))
+    head = "smallest / median / largest"
+    yield from table(f"\n{'':20s}{'ours, ms':>10s}{'theirs, ms':>12s}   ratio: {head}")
 
 
 def step_time(fit: Callable[[int], int], epochs: tuple[int, int]) -> float:
