@@ -57,3 +57,29 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any
 def complaints(driver: Any) -> list[str]:
     """What the console says of errors."""
     return [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+OVERLAPS = """
+const boxes = [...document.querySelectorAll(arguments[0])]
+  .map((e) => e.getBoundingClientRect()).filter((b) => b.width > 0 && b.height > 0);
+let count = 0;
+boxes.forEach((a, i) => boxes.slice(i + 1).forEach((b) => {
+  const beside = a.right - 1 < b.left || b.right - 1 < a.left;
+  const above = a.bottom - 1 < b.top || b.bottom - 1 < a.top;
+  count += beside || above ? 0 : 1;
+}));
+return count;
+"""
+
+
+def assert_fits(driver: Any, parts: str) -> None:
+    """The page is no wider than its window, and no two of its parts (a CSS selector) overlap."""
+    width, window = driver.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert width <= window
+    assert driver.execute_script(OVERLAPS, parts) == 0
+
+
+def fetched(driver: Any) -> list[str]:
+    """What the page has loaded from elsewhere."""
+    names = driver.execute_script("return performance.getEntriesByType('resource').map((e) => e.name)")
+    return [name for name in names if not name.startswith(("data:", "blob:"))]

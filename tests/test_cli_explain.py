@@ -12,6 +12,7 @@ import pullback as pb
 from pullback.cli import main
 from pullback.data import resolve
 from pullback.run_folder import values_of, write_record
+from refusals import assert_refused
 
 GENES = [f"gene{i}" for i in range(5)]
 
@@ -207,12 +208,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     capsys: pytest.CaptureFixture,
 ) -> None:
     places = {"table": table, "run": run, "smooth": smooth, "new": tmp_path / "new"}
-    assert main([word.format(**places) for word in words]) == code
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert shown.err.startswith("error: ")
-    assert shown.err.count("\n") == 1
-    assert message in shown.err
+    assert_refused([word.format(**places) for word in words], code, message, capsys, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -288,6 +288,10 @@ def test_an_own_encoder_is_asked_for_at_loading(rows, tmp_path) -> None:
     with pytest.raises(ValueError, match=r"encoder: saved with .*modules=\{'encoder': module\}"):
         pb.load(folder)
     assert pb.load(folder, modules={"encoder": own}).transform(rows).tolist() == model.embedding_.tolist()
+    again = pb.ParametricUMAP.load(folder, encoder=own)
+    assert again.transform(rows).tolist() == model.embedding_.tolist()
+    with pytest.raises(pb.FormatError, match="holds a 'ParametricUMAP', expected one of VAE"):
+        pb.VAE.load(folder)
 
 
 # --- callbacks, interruption, resumption ----------------------------------------------------------------

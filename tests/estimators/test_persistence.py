@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -377,12 +378,29 @@ def test_edited_models_are_refused(X: np.ndarray, tmp_path: Path, change, messag
         pb.load(folder)
 
 
+@pytest.mark.parametrize("cls", [Autoencoder, VAE])
+def test_a_class_loads_its_own_models(X: np.ndarray, tmp_path: Path, cls: Any) -> None:
+    model = cls(2, **TINY).fit(X)
+    again = cls.load(model.save(tmp_path / "model"))
+    assert type(again) is cls
+    assert again.transform(X).tolist() == model.transform(X).tolist()
+
+
 def test_absent_and_truncated_models(X: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"config\.json: no such file"):
         pb.load(tmp_path / "none")
     folder = VAE(2, **TINY).fit(X).save(tmp_path / "model")
     (folder / TENSOR_FILE).write_bytes((folder / TENSOR_FILE).read_bytes()[:-8])
     with pytest.raises(FormatError, match="truncated or altered"):
+        pb.load(folder)
+
+
+@pytest.mark.parametrize("name", ["array.embedding_", "array.training_index_", "scaling.scale"])
+def test_a_model_without_one_of_its_arrays_is_refused(X: np.ndarray, tmp_path: Path, name: str) -> None:
+    config, tensors = load_model(VAE(2, **TINY).fit(X).save(tmp_path / "model"))
+    del tensors[name]
+    folder = save_model(tmp_path / "less", config, tensors)
+    with pytest.raises(FormatError, match=f"expected an entry '{name}', found none"):
         pb.load(folder)
 
 

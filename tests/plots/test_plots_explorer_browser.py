@@ -9,7 +9,7 @@ import pytest
 
 import pullback as pb
 from attributions import explained, network, rows
-from browser import NEEDS_BROWSER, complaints, headless, until
+from browser import NEEDS_BROWSER, assert_fits, complaints, fetched, headless, until
 from pullback.attribution import group_contributions
 
 pytestmark = NEEDS_BROWSER
@@ -91,28 +91,13 @@ def test_everything_is_drawn_and_the_console_is_quiet(chromium: Any, page: Path)
     assert [name for name, _, kind in shown["rows"] if kind] == ["24 other features"]
     assert "all 300 points" in shown["title"]
     assert complaints(driver) == []
-    loaded = driver.execute_script("return performance.getEntriesByType('resource').map((e) => e.name)")
-    assert [name for name in loaded if not name.startswith(("data:", "blob:"))] == []
+    assert fetched(driver) == []
 
 
 @pytest.mark.parametrize("width", [1280, 800])
 def test_it_fits_the_window_without_overlaps(chromium: Any, page: Path, width: int) -> None:
     driver = opened(chromium, page, width)
-    inside = driver.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
-    assert inside[0] <= inside[1]
-    overlaps = """
-    const parts = '.check, .controls > *, .figure, .legend, .how, .bars-title, table.bars, .total';
-    const boxes = [...document.querySelectorAll(parts)]
-      .map((e) => e.getBoundingClientRect()).filter((b) => b.width > 0 && b.height > 0);
-    let count = 0;
-    boxes.forEach((a, i) => boxes.slice(i + 1).forEach((b) => {
-      const beside = a.right - 1 < b.left || b.right - 1 < a.left;
-      const above = a.bottom - 1 < b.top || b.bottom - 1 < a.top;
-      count += beside || above ? 0 : 1;
-    }));
-    return count;
-    """
-    assert driver.execute_script(overlaps) == 0
+    assert_fits(driver, ".check, .controls > *, .figure, .legend, .how, .bars-title, table.bars, .total")
 
 
 def test_a_selection_changes_the_bars(chromium: Any, page: Path, found: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from browser import NEEDS_BROWSER, headless, until
+from browser import NEEDS_BROWSER, assert_fits, fetched, headless, until
 from pullback.reporting import report
 
 pytestmark = NEEDS_BROWSER
@@ -102,30 +102,13 @@ def test_everything_is_drawn_and_the_console_is_quiet(chromium: Any, page: Path)
 
 def test_nothing_is_asked_of_the_network(chromium: Any, page: Path) -> None:
     driver = opened(chromium, page)
-    names = driver.execute_script(
-        "return performance.getEntriesByType('resource').map((entry) => entry.name)"
-    )
-    assert [name for name in names if not name.startswith(("data:", "blob:"))] == []
+    assert fetched(driver) == []
 
 
 @pytest.mark.parametrize("width", [1280, 800])
 def test_it_fits_the_window(chromium: Any, page: Path, width: int) -> None:
     driver = opened(chromium, page, width)
-    inside = driver.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
-    assert inside[0] <= inside[1]
-    overlaps = """
-    const parts = '.check, .figure, .how, .strips:not([hidden]), table.paths, .tick + dl';
-    const boxes = [...document.querySelectorAll(parts)]
-      .map((e) => e.getBoundingClientRect()).filter((b) => b.width > 0);
-    let count = 0;
-    boxes.forEach((a, i) => boxes.slice(i + 1).forEach((b) => {
-      const beside = a.right - 1 < b.left || b.right - 1 < a.left;
-      const above = a.bottom - 1 < b.top || b.bottom - 1 < a.top;
-      count += beside || above ? 0 : 1;
-    }));
-    return count;
-    """
-    assert driver.execute_script(overlaps) == 0
+    assert_fits(driver, ".check, .figure, .how, .strips:not([hidden]), table.paths, .tick + dl")
 
 
 def test_the_pointer_brings_up_the_decoded_picture(chromium: Any, page: Path) -> None:

@@ -35,7 +35,7 @@ from pullback.estimators.reading import check_seed_agrees, read_table, training_
 from pullback.estimators.rows import draw_seed, read_quantities, split_rows, training_rows
 from pullback.estimators.samples import Samples
 from pullback.estimators.scaling import Scaling, feature_mean, fit_scaling
-from pullback.estimators.state import describe_state
+from pullback.estimators.state import describe_state, restored
 from pullback.inputs import Table, is_anndata, read_input
 from pullback.io import save_model
 from pullback.metrics import EuclideanMetric, PullbackMetric
@@ -421,6 +421,17 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """
         check_is_fitted(self)
         return save_model(directory, *describe_state(self), overwrite=overwrite)
+
+    @classmethod
+    def load(
+        cls: type[Model], directory: str | os.PathLike, *, modules: Mapping[str, nn.Module] | None = None
+    ) -> Model:
+        """The model that `save` wrote; the same as `pullback.load` where the folder holds this class.
+
+        Raises:
+            FormatError: it holds another class, or see `pullback.load`.
+        """
+        return restored(directory, {cls.__name__: cls}, modules or {})
 
     def _state_names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the fitted numbers and of the fitted arrays that are saved."""

@@ -5,6 +5,18 @@ from contextlib import contextmanager
 from typing import Any
 
 
+def read_callbacks(given: Any) -> list[Any]:
+    """The callbacks of an option: one, several or None; ``TypeError`` for what cannot be called."""
+    found = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+    for callback in found:
+        if not callable(callback):
+            raise TypeError(
+                f"callbacks: expected functions (step, loss, estimator), got {callback!r} of type "
+                f"{type(callback).__name__}"
+            )
+    return found
+
+
 @contextmanager
 def followed(callbacks: Sequence[Any], X: Any, y: Any) -> Iterator[None]:
     """Call ``begin(X, y)`` before and ``close(how it ended)`` after, of the callbacks that have them."""

@@ -3,7 +3,7 @@
 import copy
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,33 +23,27 @@ from pullback.estimators.chains import Chain
 from pullback.estimators.embedding_chains import embedding_chain, unembedding_chain
 from pullback.estimators.embedding_graph import GraphOptions, make_graph
 from pullback.estimators.embedding_networks import check_widths, new_module, wants_decoder
+from pullback.estimators.embedding_training import train_embedding
 from pullback.estimators.evaluation import device_of, evaluating, over_rows
 from pullback.estimators.explaining import explain
-from pullback.estimators.following import followed
+from pullback.estimators.following import followed, read_callbacks
 from pullback.estimators.projection import Projection, fit_projection, projected_rows
-from pullback.estimators.reading import check_seed_agrees, read_table, training_device
+from pullback.estimators.reading import check_seed_agrees, read_table
 from pullback.estimators.rows import draw_seed
 from pullback.estimators.scaling import Scaling, chunk_slices
-from pullback.estimators.state import describe_state
+from pullback.estimators.state import describe_state, restored
 from pullback.inputs import Table, is_anndata, read_input
 from pullback.io import save_model
 from pullback.jets import JacobianVerification, local_affine
 from pullback.jets.sweep import AffineMap
 from pullback.metrics import EuclideanMetric, PullbackMetric
-from pullback.models.umap import UMAPModule, curve_parameters, jitter_scale
-from pullback.training import EpochSummary, FitResult, TrainingOptions
-from pullback.training import fit as train
-from pullback.training.embedding_objective import EmbeddingObjective
-from pullback.training.graph_batches import GraphRows
+from pullback.models.umap import UMAPModule, curve_parameters
+from pullback.training import FitResult
 from pullback.typing import Metric
-from pullback.validation import check_choice, check_positive, check_whole
+from pullback.validation import check_choice, check_whole
 
-DECODED_ROWS = 2048
-"""Rows of a step that a decoder learns from."""
 VERIFIED_ROWS = 256
 """Rows at which the encoder's affine pieces are checked after a fit."""
-FAR_BEYOND = 10**9
-"""Epochs of a run whose end is given in steps."""
 
 
 class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -260,8 +254,11 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             copy.deepcopy(self.module_).requires_grad_() if again else self._new_module(table.dtype, seed)
         )
         check_widths(module, rows, self.n_components)
-        with followed(self._callbacks(), X, y):
-            result = self._train(module, rows, seed)
+        callbacks = read_callbacks(self.callbacks)
+        if callbacks:
+            self.module_ = module  # so that a callback can transform
+        with followed(callbacks, X, y):
+            result = train_embedding(self, module, rows, seed, callbacks)
         self._settle(module, table, result)
         if is_anndata(X):
             write_results(X, self.embedding_, type(self).__name__, self.get_params(deep=False))
@@ -284,78 +281,6 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def _new_module(self, dtype: torch.dtype, seed: int) -> UMAPModule:
         generator = torch.Generator().manual_seed(seed)
         return new_module(self, self._projection.width, self.image_shape_, generator).to(dtype)
-
-    def _train(self, module: UMAPModule, rows: Any, seed: int) -> FitResult:
-        source = GraphRows(
-            rows,
-            self.graph_,
-            negatives=self.negatives,
-            negative_sample_rate=self.negative_sample_rate,
-            most_batches=self.num_batches,
-            decoded=0 if module.decoder is None else DECODED_ROWS,
-            jitter=self._jitter(rows),
-        )
-        objective = EmbeddingObjective(
-            module,
-            self.a_,
-            self.b_,
-            negative_sample_rate=self.negative_sample_rate,
-            repulsion_strength=self.repulsion_strength,
-        )
-        followers = [self._told(callback) for callback in self._callbacks()]
-        if followers:
-            self.module_ = module  # so that a callback can transform
-        return train(
-            objective, source, self._options(self.scaling_.dtype), generator_seed=seed, callbacks=followers
-        )
-
-    def _jitter(self, rows: Any) -> float:
-        """Standard deviation of the noise on the rows."""
-        check_positive("jitter", self.jitter, zero=True)
-        if not self.jitter:
-            return 0.0
-        if not isinstance(rows, torch.Tensor):
-            raise ValueError(
-                f"jitter: expected 0 for rows that are too many to be dense at once, got {self.jitter}; or "
-                "pass pca_components"
-            )
-        return float(self.jitter) * jitter_scale(rows)
-
-    def _callbacks(self) -> Sequence[Any]:
-        given = self.callbacks
-        found = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
-        for callback in found:
-            if not callable(callback):
-                raise TypeError(
-                    f"callbacks: expected functions (step, loss, estimator), got {callback!r} of type "
-                    f"{type(callback).__name__}"
-                )
-        return found
-
-    def _told(self, callback: Any) -> Any:
-        def tell(summary: EpochSummary) -> None:
-            callback(summary.step, summary.losses["loss"], self)
-
-        return tell
-
-    def _options(self, dtype: torch.dtype) -> TrainingOptions:
-        check_whole("epochs", self.epochs)
-        if self.steps is not None:
-            check_whole("steps", self.steps)
-        return TrainingOptions(
-            max_epochs=self.epochs if self.steps is None else FAR_BEYOND,
-            max_steps=self.steps,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            gradient_clip=self.gradient_clip,
-            patience=None,
-            restore_best=bool(self.restore_best_weights),
-            device=training_device(self.device or "auto", dtype),
-            checkpoint_dir=self.checkpoint_dir,
-            resume=self.resume,
-            progress=True if self.verbose else self.progress,
-        )
 
     def _settle(self, module: UMAPModule, table: Table, result: FitResult) -> None:
         """Fitted attributes after training; the module holds the weights that are kept."""
@@ -512,6 +437,16 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         check_is_fitted(self)
         return save_model(directory, *describe_state(self), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike, *, encoder: nn.Module | None = None) -> "ParametricUMAP":
+        """The model that `save` wrote; the same as `pullback.load` where the folder holds this class.
+
+        Args:
+            directory: the model's folder.
+            encoder: your own network, where the model was trained with one of a class that is not registered.
+        """
+        return restored(directory, {cls.__name__: cls}, {} if encoder is None else {"encoder": encoder})
 
     @property
     def encoder_(self) -> nn.Module:

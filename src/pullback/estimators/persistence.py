@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from pullback.estimators.autoencoder import Autoencoder
@@ -13,9 +12,8 @@ from pullback.estimators.hvae import HVAE
 from pullback.estimators.parametric_umap import ParametricUMAP
 from pullback.estimators.registry import register_module
 from pullback.estimators.rhvae import RHVAE
-from pullback.estimators.state import restore_options, restore_state
+from pullback.estimators.state import restored
 from pullback.estimators.vae import VAE
-from pullback.io import FormatError, load_model
 
 __all__ = ["load", "register_module"]
 
@@ -50,20 +48,4 @@ def load(
         >>> bool((again.transform(X) == model.transform(X)).all())
         True
     """
-    config, tensors = load_model(directory)
-    try:
-        name, settings, fitted = config["class"], config["options"], config["fitted"]
-        if name not in ESTIMATORS:
-            known = ", ".join(ESTIMATORS)
-            raise FormatError(
-                f"{directory}: holds a {name!r}, expected one of {known}; from a newer pullback?"
-            )
-        # A registered class may draw its first weights, soon replaced, from the global generator.
-        with torch.random.fork_rng(devices=[]):
-            estimator = restore_options(ESTIMATORS[name], settings, modules or {}, fitted["n_features_in_"])
-            restore_state(estimator, fitted, tensors)
-    except KeyError as error:
-        raise FormatError(
-            f"{directory}: expected an entry {error}, found none; not a saved estimator?"
-        ) from error
-    return estimator
+    return restored(directory, ESTIMATORS, modules or {})

@@ -5,6 +5,7 @@ matter for another fit (penalties, a schedule) are stored where they have a plai
 """
 
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,13 +16,15 @@ from torch import Tensor, nn
 
 from pullback.estimators.registry import describe, is_omitted, rebuild
 from pullback.estimators.scaling import Scaling
-from pullback.io import FormatError
+from pullback.io import FormatError, load_model
 
 logger = logging.getLogger(__name__)
 
 NETWORKS = ("encoder", "decoder", "likelihood")
 PLAIN = ("converged_", "message_", "n_epochs_", "best_epoch_")
 ARRAYS = ("embedding_",)
+ABSENT = ("components_", "feature_mean_")
+"""Arrays that a model may be without: no projection, or saved before means were kept."""
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -58,6 +61,28 @@ def describe_state(estimator: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for term, values in estimator.history_.items():
         tensors[f"history.{term}"] = torch.tensor(values, dtype=torch.float64)
     return {"class": type(estimator).__name__, "options": options, "fitted": fitted}, tensors
+
+
+def restored(
+    directory: str | os.PathLike, known: Mapping[str, type[Any]], modules: Mapping[str, nn.Module]
+) -> Any:
+    """The fitted estimator that a folder holds, of one of the ``known`` classes; see `pullback.load`."""
+    config, tensors = load_model(directory)
+    try:
+        name, settings, fitted = config["class"], config["options"], config["fitted"]
+        if name not in known:
+            raise FormatError(
+                f"{directory}: holds a {name!r}, expected one of {', '.join(known)}; from a newer pullback?"
+            )
+        # A registered class may draw its first weights, soon replaced, from the global generator.
+        with torch.random.fork_rng(devices=[]):
+            estimator = restore_options(known[name], settings, modules, fitted["n_features_in_"])
+            restore_state(estimator, fitted, tensors)
+    except KeyError as error:
+        raise FormatError(
+            f"{directory}: expected an entry {error}, found none; not a saved estimator?"
+        ) from error
+    return estimator
 
 
 def restore_options(
@@ -114,7 +139,10 @@ def restore_state(estimator: Any, fitted: Mapping[str, Any], tensors: Mapping[st
         setattr(estimator, name, fitted[name])
     estimator.scaling_ = Scaling(tensors["scaling.offset"], tensors["scaling.scale"])
     for name in (*ARRAYS, *arrays):
-        setattr(estimator, name, _unpacked(f"array.{name}", tensors))
+        array = _unpacked(f"array.{name}", tensors)
+        if array is None and name not in ABSENT:
+            raise KeyError(f"array.{name}")
+        setattr(estimator, name, array)
     estimator.history_ = {term: values.tolist() for term, values in _under("history.", tensors).items()}
     module = estimator._new_module(dtype, seed=0)
     try:

@@ -18,8 +18,9 @@ def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(ctx: Any, *gradients: Any) -> Any:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "this derivative can be taken once: expected create_graph=False; "
-                'for second derivatives use gradient="autograd", or metric.inverse and metric.logdet'
+                "this derivative can be taken once: expected create_graph=False; for second derivatives use "
+                "the form without a pass of its own (gradient='autograd', metric.inverse, metric.logdet, "
+                "a loss of your own)"
             )
         return backward(ctx, *gradients)
 

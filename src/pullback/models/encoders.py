@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -139,10 +140,10 @@ class ScaleLayerNorm(nn.Module):
 def _stages(
     input_dims: InputDims,
     n_components: int,
-    hidden_size: int,
-    n_hidden_layers: int,
-    dropout_rate: float,
     *,
+    hidden_size: int = 128,
+    n_hidden_layers: int = 3,
+    dropout_rate: float = 0.0,
     norm: Callable[[int], nn.Module] | None = None,
     bias: bool = True,
 ) -> nn.Sequential:
@@ -159,51 +160,12 @@ def _stages(
     return nn.Sequential(*layers, nn.Linear(widths[-1], n_components, bias=bias))
 
 
-@register_encoder("default")
-def _plain(
-    input_dims: InputDims,
-    n_components: int,
-    *,
-    hidden_size: int = 128,
-    n_hidden_layers: int = 3,
-    dropout_rate: float = 0.0,
-) -> nn.Module:
-    """Linear layers with PReLU: exactly piecewise linear, and the length of a row counts."""
-    return _stages(input_dims, n_components, hidden_size, n_hidden_layers, dropout_rate)
-
-
-@register_encoder("batchnorm")
-def _batchnorm(
-    input_dims: InputDims,
-    n_components: int,
-    *,
-    hidden_size: int = 128,
-    n_hidden_layers: int = 3,
-    dropout_rate: float = 0.0,
-) -> nn.Module:
-    """The default with batch normalisation behind all hidden layers but the last; piecewise linear in use."""
-    return _stages(input_dims, n_components, hidden_size, n_hidden_layers, dropout_rate, norm=nn.BatchNorm1d)
-
-
-@register_encoder("glassbox")
-def _glassbox(
-    input_dims: InputDims,
-    n_components: int,
-    *,
-    hidden_size: int = 128,
-    n_hidden_layers: int = 3,
-    dropout_rate: float = 0.0,
-) -> nn.Module:
-    """No biases, and `ScaleLayerNorm`: sees the direction of a row and not its length; for comparison."""
-    return _stages(
-        input_dims,
-        n_components,
-        hidden_size,
-        n_hidden_layers,
-        dropout_rate,
-        norm=ScaleLayerNorm,
-        bias=False,
-    )
+# Linear layers with PReLU: exactly piecewise linear, and the length of a row counts.
+register_encoder("default")(_stages)
+# Batch normalisation behind all hidden layers but the last: still piecewise linear in use.
+register_encoder("batchnorm")(partial(_stages, norm=nn.BatchNorm1d))
+# Sees the direction of a row and not its length; for comparison.
+register_encoder("glassbox")(partial(_stages, norm=ScaleLayerNorm, bias=False))
 
 
 @register_encoder("residual")

@@ -12,6 +12,7 @@ from pullback.subspaces.disentanglement import disentanglement_loss
 from pullback.subspaces.drift import SubspaceChange, stability_loss, subspace_change
 from pullback.subspaces.encoding import encoding_subspace, principal_directions
 from pullback.subspaces.erasure import Eraser, erase
+from pullback.subspaces.folds import fold_statistics
 from pullback.subspaces.isotropy import isotropy_loss
 from pullback.subspaces.leaks import conditional_leak, conditional_leaks, free_leak
 from pullback.subspaces.loo import loo_r2
@@ -21,7 +22,7 @@ from pullback.subspaces.rank import effective_rank, k_per_q, participation_ratio
 from pullback.subspaces.readout import readout_subspace
 from pullback.subspaces.sizing import minimal_latent_dim, optimal_bins, solve_dims
 from pullback.subspaces.space import Space, solve_subspaces, subspaces
-from pullback.subspaces.statistics import SufficientStatistics, fold_statistics
+from pullback.subspaces.statistics import SufficientStatistics
 from pullback.subspaces.subspace import Subspace
 
 __all__ = [

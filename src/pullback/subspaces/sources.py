@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from pullback.subspaces.arguments import check_codes, check_names, check_quantities
+from pullback.subspaces.folds import fold_rows
 from pullback.subspaces.moments import Moments, Rows, row_moments
 from pullback.subspaces.ridge import CRITERIA, Criterion, Spectrum
-from pullback.subspaces.statistics import SufficientStatistics, fold_rows
+from pullback.subspaces.statistics import SufficientStatistics
 from pullback.validation import check_choice
 
 SINGLE = "y"

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from scipy import sparse
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
+from pullback.jets.once import differentiable_once
 from pullback.validation import check_choice
 
 ATTRACTION_FLOOR = 1e-12
@@ -113,7 +113,7 @@ class _PairLoss(torch.autograd.Function):
         return value
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         slope = (ctx.saved_tensors[0] * outputs[0]).T
         return slope, -slope, None, None, None, None
@@ -139,7 +139,7 @@ class _PlacedLoss(torch.autograd.Function):
         return pull + strength * push
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         return (ctx.saved_tensors[0] * outputs[0]).T, None, None, None, None, None
 

@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import leaky_relu
+
+from pullback.jets.once import differentiable_once
 
 
 def quick_pass(net: nn.Module, x: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ class _OneSlope(torch.autograd.Function):
         return leaky_relu(x, float(weight.detach()))
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         (gradient,) = outputs
