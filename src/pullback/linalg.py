@@ -3,12 +3,15 @@
 Spectra of thin factors, angles between subspaces, and matrices of the form s I + U Uᵀ that are never formed.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+QUADRATURE = 20001
 
 
 def gram_spectrum(factor: Float[Tensor, "*n p r"]) -> tuple[Float[Tensor, "*n k"], Float[Tensor, "*n p k"]]:
@@ -82,6 +85,30 @@ def positive_part(matrix: Tensor) -> Tensor:
 def widened(tensor: Tensor) -> Tensor:
     """float64 where the device has it."""
     return tensor if tensor.device.type == "mps" else tensor.double()
+
+
+@lru_cache(maxsize=256)
+def marchenko_pastur_quantile(ratio: float, level: float = 0.5) -> float:
+    """Quantile of the Marchenko-Pastur law, the eigenvalues of XᵀX/n for white noise X (n, p), p/n = ratio.
+
+    Its density √((b - x)(x - a))/(2 π ratio x), a, b = (1 ∓ √ratio)², is summed on a grid: with x = (a + b)/2 -
+    (b - a)/2 cos t the square root becomes smooth at both ends (Marchenko and Pastur 1967).
+
+    Args:
+        ratio: columns per row, in (0, 1].
+        level: in (0, 1); the median by default.
+    Example:
+        >>> round(marchenko_pastur_quantile(0.5), 4)
+        0.8304
+    """
+    a, b = (1 - math.sqrt(ratio)) ** 2, (1 + math.sqrt(ratio)) ** 2
+    t = torch.linspace(0, math.pi, QUADRATURE, dtype=torch.float64)
+    x = (a + b) / 2 - (b - a) / 2 * t.cos()
+    density = ((b - a) / 2 * t.sin()).square() / (2 * math.pi * ratio * x.clamp_min(1e-300))
+    density[0] = 0 if a > 0 else density[1]
+    below = torch.cumulative_trapezoid(density, t)
+    index = int((below >= level * below[-1]).nonzero()[0])
+    return float((x[index] + x[index + 1]) / 2)
 
 
 def principal_angles(a: Float[Tensor, "p k"], b: Float[Tensor, "p l"]) -> Float[Tensor, " s"]:

@@ -102,6 +102,18 @@ def test_jitter_moves_rows_anew_at_each_step(x, graph) -> None:
     assert batches.digest() != batches_of(x, graph, 100).digest()
 
 
+def test_edges_of_a_step_lie_among_few_rows(x, graph) -> None:
+    few, all_rows = batches_of(x, graph, 20, nodes=12), batches_of(x, graph, 20)
+    assert few.count == all_rows.count
+    assert few.digest() != all_rows.digest()
+    for batch in few.epoch(seeded_streams(0)):
+        assert len(batch.x) <= 12
+        assert batch.quantities.max() < len(batch.x)
+    assert batches_of(x, graph, 20, nodes=len(x)).digest() == all_rows.digest()
+    with pytest.raises(ValueError, match="nodes_per_step: random pairs"):
+        GraphRows(x, graph, nodes=12, negatives="uniform")
+
+
 class Half:
     """One of two processes, as far as batches ask."""
 
@@ -117,11 +129,11 @@ class Half:
         return rows
 
 
-@pytest.mark.parametrize("jitter", [0.0, 0.3])
+@pytest.mark.parametrize("options", [{}, {"jitter": 0.3}, {"nodes": 30}])
 @pytest.mark.parametrize("batch_size", [100, 20])
-def test_two_processes_share_the_batch_of_one(x, graph, batch_size, jitter) -> None:
+def test_two_processes_share_the_batch_of_one(x, graph, batch_size, options) -> None:
     def drawn(place: Placement):
-        source = GraphRows(x, graph, decoded=16, jitter=jitter)
+        source = GraphRows(x, graph, decoded=16, **options)
         return list(as_batches(source, batch_size, place, shuffle=True).epoch(seeded_streams(2)))
 
     one = drawn(Placement(CPU, torch.float64, 0))

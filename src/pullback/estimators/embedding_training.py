@@ -38,6 +38,7 @@ def train_embedding(
         most_batches=estimator.num_batches,
         decoded=0 if module.decoder is None else DECODED_ROWS,
         jitter=_jitter(estimator.jitter, rows),
+        nodes=estimator.nodes_per_step,
     )
     objective = EmbeddingObjective(
         module,

@@ -76,6 +76,9 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         negatives: random pairs join rows by their degree ("batch") or any rows ("uniform").
         jitter: how far each row is moved at random, anew at each step, before it is encoded: 1 is as far as
             its nearest neighbour is. About 0.5 places new rows better at little cost for those of the fit.
+        nodes_per_step: rows that a step encodes at most; its edges are drawn among so many random rows, each
+            edge as often as without it. For many more rows than ``batch_size``, a fifth of them: the same
+            map in less time. None encodes all rows that the edges of a step touch.
         target_weight: how much a ``y`` given to `fit` counts, in [0, 1]; 0 ignores it.
         target_metric: whether ``y`` holds categories ("categorical", -1 for unknown) or numbers
             ("continuous"); "auto" takes numbers that are not all whole for continuous.
@@ -157,6 +160,7 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         decoder: Any = False,
         negatives: Any = "batch",
         jitter: Any = 0.0,
+        nodes_per_step: Any = None,
         target_weight: Any = 0.5,
         target_metric: Any = "auto",
         lr: Any = 3e-3,
@@ -191,6 +195,7 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.decoder = decoder
         self.negatives = negatives
         self.jitter = jitter
+        self.nodes_per_step = nodes_per_step
         self.target_weight = target_weight
         self.target_metric = target_metric
         self.lr = lr

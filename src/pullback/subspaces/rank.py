@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -10,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullback.draws import source_of
-from pullback.linalg import widened
+from pullback.linalg import marchenko_pastur_quantile, widened
 from pullback.subspaces.arguments import check_names, check_quantities
 from pullback.subspaces.crossvalidation import MIN_GAIN, rank_errors, supported_rank
 from pullback.subspaces.moments import Moments
@@ -24,7 +23,6 @@ DEFAULT_THRESHOLD = 0.9
 DRAWS, LEVEL = 20, 0.95
 """Permutations of parallel analysis and the quantile that a singular value must exceed."""
 RANK = 1e-10
-QUADRATURE = 20001
 
 
 def k_per_q(
@@ -254,23 +252,7 @@ def _gavish_donoho(y: Tensor) -> int:
     middle = sizes.sort().values
     half = len(middle) // 2
     median = middle[half] if len(middle) % 2 else (middle[half - 1] + middle[half]) / 2
-    return int((sizes > level / math.sqrt(_marchenko_pastur_median(beta)) * median).sum())
-
-
-@lru_cache(maxsize=64)
-def _marchenko_pastur_median(beta: float) -> float:
-    """Median of the Marchenko-Pastur law, its density √((b - x)(x - a))/(2 π β x) summed on a grid.
-
-    With x = (a + b)/2 - (b - a)/2 cos t the square root becomes smooth at both ends.
-    """
-    a, b = (1 - math.sqrt(beta)) ** 2, (1 + math.sqrt(beta)) ** 2
-    t = torch.linspace(0, math.pi, QUADRATURE, dtype=torch.float64)
-    x = (a + b) / 2 - (b - a) / 2 * t.cos()
-    density = ((b - a) / 2 * t.sin()).square() / (2 * math.pi * beta * x.clamp_min(1e-300))
-    density[0] = 0 if a > 0 else density[1]
-    below = torch.cumulative_trapezoid(density, t)
-    index = int((below >= below[-1] / 2).nonzero()[0])
-    return float((x[index] + x[index + 1]) / 2)
+    return int((sizes > level / math.sqrt(marchenko_pastur_quantile(beta)) * median).sum())
 
 
 def _shares(Y: Tensor) -> Tensor:

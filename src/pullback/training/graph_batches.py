@@ -15,7 +15,7 @@ from jaxtyping import Int
 from scipy import sparse
 from torch import Tensor
 
-from pullback.models.umap import EdgeSampler
+from pullback.models.umap import BlockSampler, EdgeSampler
 from pullback.training.batches import SAMPLED_ROWS, Batch, Placement, Streams, checksum
 from pullback.validation import check_whole
 
@@ -36,6 +36,8 @@ class GraphRows:
         most_batches: steps of an epoch at most; None draws as many edges as there are, in 4 steps at least.
         decoded: rows of a batch that a decoder is shown; 0 where there is none.
         jitter: standard deviation of normal noise on the rows, newly drawn for each step.
+        nodes: rows among which the edges of a step are drawn (`pullback.models.umap.BlockSampler`); None, or
+            as many as there are, draws them among all.
     """
 
     values: Any
@@ -45,6 +47,7 @@ class GraphRows:
     most_batches: int | None = None
     decoded: int = 0
     jitter: float = 0.0
+    nodes: int | None = None
 
     def __post_init__(self) -> None:
         if self.graph.shape != (len(self.values), len(self.values)):
@@ -53,6 +56,13 @@ class GraphRows:
             )
         if self.most_batches is not None:
             check_whole("num_batches", self.most_batches)
+        if self.nodes is not None:
+            check_whole("nodes_per_step", self.nodes, minimum=2)
+            if self.negatives != "batch":
+                raise ValueError(
+                    f"nodes_per_step: random pairs lie among the same rows, so negatives='batch' is expected, got "
+                    f"{self.negatives!r}"
+                )
 
     def batches(self, batch_size: int, placement: Placement) -> "EdgeBatches":
         """The batches of an epoch, of ``batch_size`` edges at most."""
@@ -77,7 +87,7 @@ class EdgeBatches:
         self._count = steps if source.most_batches is None else min(steps, source.most_batches)
         self.sampler = self._sampler(size)
         n = len(source.values)
-        self.once = n <= ONCE_BELOW * batch_size
+        self.once = self._among is None and n <= ONCE_BELOW * batch_size
         self._own = placement.bounds(n)
         if isinstance(source.values, Tensor):
             resident = source.values.to(placement.device, placement.dtype)
@@ -85,10 +95,18 @@ class EdgeBatches:
         else:
             self._resident = None
 
-    def _sampler(self, size: int) -> EdgeSampler:
+    @property
+    def _among(self) -> int | None:
+        """Rows of a step where they are fewer than there are."""
+        nodes = self.source.nodes
+        return None if nodes is None or nodes >= self.size else nodes
+
+    def _sampler(self, size: int) -> EdgeSampler | BlockSampler:
         source: Any = self.source
         rate = source.negative_sample_rate
         generator = torch.Generator()
+        if self._among is not None:
+            return BlockSampler(source.graph, size, generator, nodes=self._among, negative_sample_rate=rate)
         return EdgeSampler(
             source.graph, size, generator, negatives=source.negatives, negative_sample_rate=rate
         )
@@ -107,7 +125,7 @@ class EdgeBatches:
         """Checksum of the graph and of some rows."""
         rows = self._rows(torch.linspace(0, self.size - 1, min(self.size, SAMPLED_ROWS)).long(), whole=True)
         graph = self.source.graph
-        parts = (graph.data, graph.indices, np.asarray([self.source.jitter]))
+        parts = (graph.data, graph.indices, np.asarray([self.source.jitter, self._among or 0.0]))
         return checksum(rows, *(torch.from_numpy(np.asarray(part)) for part in parts))
 
     def epoch(self, streams: Streams, *, skip: int = 0) -> Iterator[Batch]:
