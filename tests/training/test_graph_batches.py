@@ -110,7 +110,7 @@ def test_edges_of_a_step_lie_among_few_rows(x, graph) -> None:
         assert len(batch.x) <= 12
         assert batch.quantities.max() < len(batch.x)
     assert batches_of(x, graph, 20, nodes=len(x)).digest() == all_rows.digest()
-    with pytest.raises(ValueError, match="nodes_per_step: random pairs"):
+    with pytest.raises(ValueError, match="nodes_per_step: expected neg"):
         GraphRows(x, graph, nodes=12, negatives="uniform")
 
 

@@ -60,7 +60,7 @@ class GraphRows:
             check_whole("nodes_per_step", self.nodes, minimum=2)
             if self.negatives != "batch":
                 raise ValueError(
-                    f"nodes_per_step: random pairs lie among the same rows, so negatives='batch' is expected, got "
+                    "nodes_per_step: expected negatives='batch', as random pairs lie among the same rows, got "
                     f"{self.negatives!r}"
                 )
 
