@@ -60,7 +60,7 @@ class GraphRows:
             check_whole("nodes_per_step", self.nodes, minimum=2)
             if self.negatives != "batch":
                 raise ValueError(
-                    "nodes_per_step: expected negatives='batch', as random pairs lie among the same rows, got "
+                    "nodes_per_step: expected negatives='batch', since random pairs lie among them too, got "
                     f"{self.negatives!r}"
                 )
 
