@@ -156,6 +156,6 @@ ROOM_CASES: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("penalties.options_of: number", lambda: penalties.options_of(3), TypeError, "penalty: expected"),
 ]
 
-ROOMS = (pb.ambient, data, pb.dynamics, pb.geometry, jets, metrics, models, penalties, training)
-WITHOUT_ARGUMENTS = {"available"}
+ROOMS = (pb.ambient, pb.charts, data, pb.dynamics, pb.geometry, jets, metrics, models, penalties, training)
+WITHOUT_ARGUMENTS = {"available", "line"}
 """Functions that nothing bad can be given."""

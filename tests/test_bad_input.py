@@ -16,6 +16,7 @@ from torch import nn
 
 import pullback as pb
 from bad_attribution import ATTRIBUTION_CASES
+from bad_charts import CHART_CASES
 from bad_flows import FLOW_CASES
 from bad_plots import PLOT_CASES
 from bad_rooms import ROOM_CASES, ROOMS, WITHOUT_ARGUMENTS
@@ -352,6 +353,7 @@ ON_FITTED: list[Case] = [
 CASES += FLOW_CASES
 CASES += ATTRIBUTION_CASES
 CASES += UMAP_CASES
+CASES += CHART_CASES
 CASES += PLOT_CASES
 CASES += ROOM_CASES
 CASES += SUBSPACE_CASES

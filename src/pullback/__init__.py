@@ -12,6 +12,7 @@ from pullback._version import __version__
 _ROOMS = (
     "ambient",
     "attribution",
+    "charts",
     "data",
     "dynamics",
     "geometry",

@@ -1,5 +1,6 @@
 from pullback import ambient as ambient
 from pullback import attribution as attribution
+from pullback import charts as charts
 from pullback import data as data
 from pullback import dynamics as dynamics
 from pullback import geometry as geometry

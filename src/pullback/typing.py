@@ -6,7 +6,7 @@ classes.
 """
 
 from collections.abc import Callable
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -64,6 +64,56 @@ class Likelihood(Protocol):
 
     def ambient(self) -> Ambient:
         """The Fisher metric of the same family."""
+        ...
+
+
+@runtime_checkable
+class Chart(Protocol):
+    """Coordinates with a topology, and a basis of functions on them (`pullback.charts`).
+
+    Attributes:
+        name: what the atom is called: "circle", "sphere", ...
+        d: dimensions that a point moves in; c: numbers that a point is stored in.
+        M: number of basis functions, the first of them constant or their sum so.
+        roughness: S (M, M) in float64, positive semi-definite; Bᵀ S B is what a wiggly atom pays.
+        volume: of all coordinates, in the units of the tangents.
+        step: the largest step that `retract` takes in each component.
+    """
+
+    name: str
+    d: int
+    c: int
+
+    @property
+    def M(self) -> int: ...
+
+    @property
+    def roughness(self) -> Tensor: ...
+
+    @property
+    def volume(self) -> float: ...
+
+    @property
+    def step(self) -> float: ...
+
+    def jet(self, t: Tensor, order: int = 1) -> Any:
+        """`Jet` of the basis at t (n, c): value (n, M), jacobian (n, M, d), hessian (n, M, d, d)."""
+        ...
+
+    def retract(self, t: Tensor, dt: Tensor) -> Tensor:
+        """The point that a step dt (n, d) leads to, (n, c)."""
+        ...
+
+    def grid(self, n: int | None = None) -> Tensor:
+        """Points that cover the chart, (G, c) in float64."""
+        ...
+
+    def from_embedding(self, Y: Tensor) -> Tensor:
+        """First coordinates (n, c) from an embedding (n, q)."""
+        ...
+
+    def align(self, t_a: Tensor, t_b: Tensor) -> Any:
+        """The isometry of the chart that takes t_a nearest to t_b: callable, with a ``score``."""
         ...
 
 
