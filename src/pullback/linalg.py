@@ -91,15 +91,15 @@ def widened(tensor: Tensor) -> Tensor:
 def marchenko_pastur_quantile(ratio: float, level: float = 0.5) -> float:
     """Quantile of the Marchenko-Pastur law, the eigenvalues of XᵀX/n for white noise X (n, p), p/n = ratio.
 
-    Its density √((b - x)(x - a))/(2 π ratio x), a, b = (1 ∓ √ratio)², is summed on a grid: with x = (a + b)/2 -
-    (b - a)/2 cos t the square root becomes smooth at both ends (Marchenko and Pastur 1967).
+    Its density √((b - x)(x - a))/(2 π ratio x), a, b = (1 ∓ √ratio)², is summed on a grid: with x = (a + b)/2
+    - (b - a)/2 cos t the square root becomes smooth at both ends (Marchenko and Pastur 1967).
 
     Args:
         ratio: columns per row, in (0, 1].
         level: in (0, 1); the median by default.
     Example:
         >>> round(marchenko_pastur_quantile(0.5), 4)
-        0.8304
+        0.8305
     """
     a, b = (1 - math.sqrt(ratio)) ** 2, (1 + math.sqrt(ratio)) ** 2
     t = torch.linspace(0, math.pi, QUADRATURE, dtype=torch.float64)

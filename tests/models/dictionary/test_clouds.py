@@ -1,0 +1,74 @@
+"""Clouds: harmonic coordinates of curves and groups of rows that lie on different manifolds."""
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+from planted import Golden, planted
+from pullback.models.dictionary.clustering import merge_clusters, spectral_clusters, subspace_clusters
+from pullback.models.dictionary.harmonic import LANDMARKS, harmonic_embedding
+from pullback.models.dictionary.scores import assignment_share, coordinate_score
+
+GOLDEN = Golden()
+
+
+def share(A: torch.Tensor, labels: torch.Tensor) -> float:
+    return assignment_share(A, one_hot(labels, A.shape[1]).double())
+
+
+@pytest.mark.parametrize("kind", ["circle", "interval"])
+def test_curves_are_unrolled(kind: str, dtype: torch.dtype) -> None:
+    Y = harmonic_embedding(GOLDEN[f"one_{kind}_Z"].to(dtype))
+    assert Y.dtype == dtype
+    assert Y.shape == (400, 4)
+    assert Y.square().mean(0).tolist() == pytest.approx([1] * 4, rel=1e-4)
+    t = torch.atan2(Y[:, 1:2], Y[:, :1]) if kind == "circle" else Y[:, :1]
+    assert coordinate_score(kind, GOLDEN[f"one_{kind}_t"], t.double()) > 0.97
+
+
+def test_rows_beyond_the_landmarks_are_interpolated(generator: torch.Generator) -> None:
+    t = 2 * math.pi * torch.rand(LANDMARKS + 400, 1, generator=generator, dtype=torch.float64)
+    Y = harmonic_embedding(torch.cat([t.cos(), t.sin()], 1), 2, generator=generator)
+    assert coordinate_score("circle", t, torch.atan2(Y[:, 1:], Y[:, :1])) > 0.95
+
+
+def test_crowded_rows_keep_their_order(generator: torch.Generator) -> None:
+    s = torch.rand(300, 1, generator=generator, dtype=torch.float64) ** 2
+    found = harmonic_embedding(torch.cat([s, 0.3 * s**2], 1), 1, neighbours=8)
+    assert coordinate_score("interval", s, found) > 0.999
+
+
+@pytest.mark.parametrize("name", ["mix_train", "mix_test"])
+def test_golden_mixtures_fall_apart(name: str) -> None:
+    labels = spectral_clusters(GOLDEN[f"{name}_Z"], 6)
+    assert share(GOLDEN[f"{name}_A"], labels) >= 0.99
+    found = subspace_clusters(GOLDEN[f"{name}_Z"], labels)
+    assert share(GOLDEN[f"{name}_A"], found.labels) >= 0.99
+
+
+def test_groups_of_many_rows_and_of_equal_rows(generator: torch.Generator) -> None:
+    draw = planted(LANDMARKS + 300, p=32, kinds=("circle", "sphere"))
+    assert share(draw.A, spectral_clusters(draw.Z, 2, generator=generator)) > 0.99
+    equal = spectral_clusters(torch.ones(12, 3), 3, neighbours=4)
+    assert equal.shape == (12,)
+    assert spectral_clusters(torch.zeros(2, 1), 2).tolist() == [0, 1]
+
+
+def test_subspaces_repair_wrong_labels(generator: torch.Generator) -> None:
+    draw = planted(600, p=32, kinds=("circle", "interval", "sphere"))
+    true = draw.A.argmax(1)
+    wrong = torch.where(torch.rand(600, generator=generator) < 0.1, (true + 1) % 3, true)
+    for affine in (True, False):
+        found = subspace_clusters(draw.Z, wrong, affine=affine)
+        assert share(draw.A, found.labels) > 0.99
+        assert found.residual < subspace_clusters(draw.Z, wrong, affine=affine, rounds=1).residual
+
+
+def test_split_groups_are_merged_again() -> None:
+    draw = planted(600, p=32, kinds=("circle", "interval", "sphere"))
+    split = 2 * draw.A.argmax(1) + (draw.Z[:, 0] > draw.Z[:, 0].median()).long()
+    merged = merge_clusters(draw.Z, split, 3)
+    assert int(merged.max()) == 2
+    assert share(draw.A, merged) == 1
