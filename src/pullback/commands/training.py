@@ -90,7 +90,7 @@ def fit(
     key: Key = None,
     live: Annotated[
         bool,
-        typer.Option("--live", help="With umap: keep live.html in the folder up to date while it trains."),
+        typer.Option("--live", help="Keep live.html in the folder up to date while it trains."),
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     report: Annotated[bool, typer.Option(help="Also write report.html.")] = True,
@@ -148,8 +148,6 @@ def _fit_and_report(
     live: bool = False,
 ) -> None:
     estimator = make_estimator(model, settings)
-    if live and "callbacks" not in estimator.get_params():
-        raise typer.BadParameter(f"--live: {model} tells nobody how its training goes; umap does")
     if (out / "config.json").exists() and not (overwrite or resume):
         raise FileExistsError(f"{out}: already holds a model; pass --overwrite or choose another --out")
     check_folder(out)

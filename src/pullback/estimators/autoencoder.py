@@ -47,6 +47,7 @@ class Autoencoder(LatentModel):
         checkpoint_dir: folder for checkpoints; with ``resume=True`` a fit continues from the last one.
         resume: see ``checkpoint_dir``.
         progress: show a progress bar; None does so in a terminal.
+        callbacks: functions (step, loss, estimator) called after each epoch, as for `ParametricUMAP`.
         random_state: int, RandomState or None. The same one gives the same bits.
 
     Attributes:
@@ -95,6 +96,7 @@ class Autoencoder(LatentModel):
         checkpoint_dir: Any = None,
         resume: Any = False,
         progress: Any = None,
+        callbacks: Any = None,
         random_state: Any = None,
     ):
         self.latent_dim = latent_dim
@@ -120,6 +122,7 @@ class Autoencoder(LatentModel):
         self.checkpoint_dir = checkpoint_dir
         self.resume = resume
         self.progress = progress
+        self.callbacks = callbacks
         self.random_state = random_state
 
     def _build(self, likelihood: nn.Module, generator: torch.Generator) -> nn.Module:

@@ -31,6 +31,7 @@ from pullback.estimators.networks import (
     own_copy,
     read_widths,
 )
+from pullback.estimators.following import followed, followers, read_callbacks
 from pullback.estimators.reading import check_seed_agrees, read_table, training_device
 from pullback.estimators.rows import draw_seed, read_quantities, split_rows, training_rows
 from pullback.estimators.samples import Samples
@@ -98,6 +99,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     checkpoint_dir: Any
     resume: bool
     progress: bool | None
+    callbacks: Any
     random_state: Any
 
     n_features_in_: int
@@ -169,7 +171,11 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         seed = draw_seed(self.random_state)
         self.training_index_, self.validation_index_ = split_rows(len(table), self.validation_fraction, seed)
         module = self._prepare(table, seed)
-        result = self._train(module, table, seed, quantities)
+        callbacks = read_callbacks(self.callbacks)
+        if callbacks:
+            self.module_ = module  # so that a callback can transform
+        with followed(callbacks, X, y):
+            result = self._train(module, table, seed, quantities)
         self._settle(module, table, result)
         if is_anndata(X):
             write_results(X, self.embedding_, type(self).__name__, self.get_params(deep=False))
@@ -221,7 +227,8 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             seed=seed,
         )
         validation = held_out if len(held_out) else None
-        return train(objective, rows, options, validation=validation, generator_seed=seed)
+        told = followers(self, read_callbacks(self.callbacks))
+        return train(objective, rows, options, validation=validation, generator_seed=seed, callbacks=told)
 
     def _options(self, table: Table) -> TrainingOptions:
         return TrainingOptions(

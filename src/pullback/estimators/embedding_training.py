@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
+from pullback.estimators.following import followers
 from pullback.estimators.reading import training_device
 from pullback.models.umap import UMAPModule, jitter_scale
-from pullback.training import EpochSummary, FitResult, TrainingOptions, fit
+from pullback.training import FitResult, TrainingOptions, fit
 from pullback.training.embedding_objective import EmbeddingObjective
 from pullback.training.graph_batches import GraphRows
 from pullback.validation import check_positive, check_whole
@@ -48,8 +49,7 @@ def train_embedding(
         repulsion_strength=estimator.repulsion_strength,
     )
     options = _options(estimator, estimator.scaling_.dtype)
-    followers = [_told(callback, estimator) for callback in callbacks]
-    return fit(objective, source, options, generator_seed=seed, callbacks=followers)
+    return fit(objective, source, options, generator_seed=seed, callbacks=followers(estimator, callbacks))
 
 
 def _jitter(jitter: Any, rows: Any) -> float:
@@ -63,13 +63,6 @@ def _jitter(jitter: Any, rows: Any) -> float:
             "pca_components"
         )
     return float(jitter) * jitter_scale(rows)
-
-
-def _told(callback: Callable[..., Any], estimator: Any) -> Callable[[EpochSummary], None]:
-    def tell(summary: EpochSummary) -> None:
-        callback(summary.step, summary.losses["loss"], estimator)
-
-    return tell
 
 
 def _options(estimator: Any, dtype: torch.dtype) -> TrainingOptions:

@@ -1,8 +1,10 @@
-"""Callbacks that want to know when a training begins and ends."""
+"""Callbacks of an estimator: told of each epoch, and those that want it when a training begins and ends."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+from pullback.training import EpochSummary
 
 
 def read_callbacks(given: Any) -> list[Any]:
@@ -15,6 +17,18 @@ def read_callbacks(given: Any) -> list[Any]:
                 f"{type(callback).__name__}"
             )
     return found
+
+
+def followers(estimator: Any, callbacks: Sequence[Any]) -> list[Callable[[EpochSummary], None]]:
+    """The callbacks (step, loss, estimator) as those of `pullback.training.fit`."""
+    return [_told(callback, estimator) for callback in callbacks]
+
+
+def _told(callback: Callable[..., Any], estimator: Any) -> Callable[[EpochSummary], None]:
+    def tell(summary: EpochSummary) -> None:
+        callback(summary.step, summary.losses["loss"], estimator)
+
+    return tell
 
 
 @contextmanager

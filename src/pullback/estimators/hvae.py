@@ -35,7 +35,8 @@ class HVAE(VariationalModel):
             over coordinates, so that they are counted together.
         penalties, partition: as for `VAE`; penalties see the end points of the flow.
         max_epochs, batch_size, lr, lr_schedule, weight_decay, gradient_clip, patience: as for `VAE`.
-        validation_fraction, device, precision, checkpoint_dir, resume, progress, random_state: as for `VAE`.
+        validation_fraction, device, precision, checkpoint_dir, resume, progress, callbacks, random_state: as
+            for `VAE`.
 
     Attributes:
         step_size_, beta0_: ε and β_0 of the trained model.
@@ -91,6 +92,7 @@ class HVAE(VariationalModel):
         checkpoint_dir: Any = None,
         resume: Any = False,
         progress: Any = None,
+        callbacks: Any = None,
         random_state: Any = None,
     ):
         self.latent_dim = latent_dim
@@ -125,6 +127,7 @@ class HVAE(VariationalModel):
         self.checkpoint_dir = checkpoint_dir
         self.resume = resume
         self.progress = progress
+        self.callbacks = callbacks
         self.random_state = random_state
 
     def _assemble(self, vae: models.VAE, generator: torch.Generator) -> nn.Module:

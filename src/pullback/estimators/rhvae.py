@@ -61,7 +61,8 @@ class RHVAE(VariationalModel):
             over coordinates, so that they are counted together.
         penalties, partition: as for `VAE`; penalties see the end points of the flow.
         max_epochs, batch_size, lr, lr_schedule, weight_decay, gradient_clip, patience: as for `VAE`.
-        validation_fraction, device, precision, checkpoint_dir, resume, progress, random_state: as for `VAE`.
+        validation_fraction, device, precision, checkpoint_dir, resume, progress, callbacks, random_state: as
+            for `VAE`.
 
     Attributes:
         centroids_data_: rows that the metric is anchored at, in data units ``(N, p)``.
@@ -141,6 +142,7 @@ class RHVAE(VariationalModel):
         checkpoint_dir: Any = None,
         resume: Any = False,
         progress: Any = None,
+        callbacks: Any = None,
         random_state: Any = None,
     ):
         self.latent_dim = latent_dim
@@ -182,6 +184,7 @@ class RHVAE(VariationalModel):
         self.checkpoint_dir = checkpoint_dir
         self.resume = resume
         self.progress = progress
+        self.callbacks = callbacks
         self.random_state = random_state
 
     def _before_building(self, table: Table, seed: int) -> None:

@@ -53,6 +53,7 @@ class VAE(VariationalModel):
         checkpoint_dir: folder for checkpoints; with ``resume=True`` a fit continues from the last one.
         resume: see ``checkpoint_dir``.
         progress: show a progress bar; None does so in a terminal.
+        callbacks: functions (step, loss, estimator) called after each epoch, as for `ParametricUMAP`.
         random_state: int, RandomState or None. The same one gives the same bits.
 
     `sample` has two methods: "prior", z ~ N(0, I); and "posterior", z ~ q(z | x) of the rows of ``X``, taken
@@ -97,6 +98,7 @@ class VAE(VariationalModel):
         checkpoint_dir: Any = None,
         resume: Any = False,
         progress: Any = None,
+        callbacks: Any = None,
         random_state: Any = None,
     ):
         self.latent_dim = latent_dim
@@ -125,6 +127,7 @@ class VAE(VariationalModel):
         self.checkpoint_dir = checkpoint_dir
         self.resume = resume
         self.progress = progress
+        self.callbacks = callbacks
         self.random_state = random_state
 
     def _assemble(self, vae: models.VAE, generator: torch.Generator) -> nn.Module:
