@@ -39,6 +39,23 @@ def leak(Z: Any = Z, W: Any = W, Y: Any = Y, **options: Any) -> Any:
     return ps.conditional_leak(Z, W, Y, **({"statistics": ALL} | options))
 
 
+def partition(Z: Any = Z, Y: Any = Y, fitted: bool = True, **options: Any) -> Any:
+    loss = ps.PartitionLoss(**({"latent_dim": 6, "sizes": {"q": 2, "r": 3}} | options))
+    if fitted:
+        loss.fit_targets(globals()["Y"])
+    return loss(Z, Y)
+
+
+def unfitted() -> ps.PartitionLoss:
+    return ps.PartitionLoss(6, {"q": 2, "r": 3})
+
+
+def decoding(call: str, *arguments: Any) -> Any:
+    loss = unfitted()
+    loss.fit_decoders(ALL)
+    return getattr(loss, call)(*arguments)
+
+
 def mass(x: Tensor) -> Tensor:
     return x.sum(1)
 
@@ -337,4 +354,85 @@ SUBSPACE_CASES: list[Case] = [
     ),
     ("to_device: device", lambda: ps.to_device(mass, device="abacus"), ValueError, "device: expected"),
     ("to_device: names", lambda: ps.to_device(mass, targets=["y"]), ValueError, "got 'y'"),
+    # partitions
+    (
+        "PartitionLoss: sizes",
+        lambda: partition(sizes={"q": 30, "r": 10}, latent_dim=32),
+        ValueError,
+        "sum of sizes 40 > latent_dim 32",
+    ),
+    ("PartitionLoss: size", lambda: partition(sizes={"q": 0}), ValueError, "sizes['q']: expected a whole"),
+    ("PartitionLoss: none", lambda: partition(sizes={}), ValueError, "got an empty dict"),
+    ("PartitionLoss: dim", lambda: partition(latent_dim=True), ValueError, "latent_dim: expected a whole"),
+    ("PartitionLoss: ridge", lambda: partition(ridge=0.0), ValueError, "ridge: expected a finite number > 0"),
+    ("PartitionLoss: weights", lambda: partition(weights={"fits": 1}), ValueError, "extra 'fits'"),
+    ("PartitionLoss: weight", lambda: partition(weights={"fit": -1}), ValueError, "weights['fit']"),
+    (
+        "PartitionLoss: isotropy",
+        lambda: partition(latent_dim=5, weights={"isotropy": 1.0}),
+        ValueError,
+        "no free dimensions",
+    ),
+    ("PartitionLoss: basis", lambda: partition(basis=torch.eye(5)), ValueError, "basis: expected (6, 6)"),
+    (
+        "PartitionLoss: turned",
+        lambda: partition(basis=2 * torch.eye(6)),
+        ValueError,
+        "basis: expected orthonormal rows",
+    ),
+    ("PartitionLoss: early", lambda: partition(fitted=False), RuntimeError, "call fit_targets first"),
+    ("PartitionLoss: decoders", lambda: unfitted().predict(Z), RuntimeError, "call fit_decoders first"),
+    (
+        "PartitionLoss: few",
+        lambda: partition(Z[:4], {q: y[:4] for q, y in Y.items()}),
+        ValueError,
+        "block 'r' of size 3 needs at least k + 2 = 5 rows, got 4",
+    ),
+    (
+        "PartitionLoss: free",
+        lambda: partition(Z[:4], {"q": Y["q"][:4]}, latent_dim=6, sizes={"q": 1}, fitted=False),
+        RuntimeError,
+        "fit_targets",
+    ),
+    ("PartitionLoss: codes", lambda: partition(Z[:, :5]), ValueError, "z: expected (B, 6), got (40, 5)"),
+    ("PartitionLoss: NaN", lambda: partition(spoiled()), ValueError, "NaN or infinity in 2 rows"),
+    ("PartitionLoss: dtype", lambda: partition(Z.double()), TypeError, "Y['q']: expected float64 like Z"),
+    ("PartitionLoss: whole", lambda: partition(Z.long()), TypeError, "use z.float()"),
+    ("PartitionLoss: names", lambda: partition(Y={"q": Y["q"], "s": Y["r"]}), ValueError, "missing 'r'"),
+    ("PartitionLoss: rows", lambda: partition(Y=Y | {"q": Z[:9]}), ValueError, "Y['q']: 9 rows, Z has 40"),
+    ("PartitionLoss: columns", lambda: partition(Y=Y | {"q": Z}), ValueError, "expected 2 columns as in"),
+    (
+        "PartitionLoss: constant",
+        lambda: unfitted().fit_targets(Y | {"q": FLAT}),
+        ValueError,
+        "quantity 'q' is constant: k = 0",
+    ),
+    (
+        "PartitionLoss: all missing",
+        lambda: unfitted().fit_targets(Y | {"q": FLAT * NAN}),
+        ValueError,
+        "Y['q']: expected at least one row with finite values, got none",
+    ),
+    (
+        "PartitionLoss: never together",
+        lambda: unfitted().fit_targets({"q": torch.cat([Z[:9], Z * NAN]), "r": torch.cat([Z[:9] * NAN, Z])}),
+        ValueError,
+        "rows with both 'q' and 'r'",
+    ),
+    (
+        "PartitionLoss: lengths",
+        lambda: unfitted().fit_targets(Y | {"q": Z[:9]}),
+        ValueError,
+        "Y['r']: 40 rows, Y['q'] has 9",
+    ),
+    (
+        "PartitionLoss: statistics",
+        lambda: unfitted().fit_targets(statistics(missing="drop")),
+        ValueError,
+        "missing='raise'",
+    ),
+    ("PartitionLoss: decoders", lambda: unfitted().fit_decoders(Z), TypeError, "statistics: expected"),
+    ("PartitionLoss: steer", lambda: decoding("steer", Z, {"s": Z}), ValueError, "extra 's'"),
+    ("PartitionLoss: steer to", lambda: decoding("steer", Z, {"q": Z}), ValueError, "expected (40, 2)"),
+    ("PartitionLoss: predict", lambda: decoding("predict", Z[:, :5]), ValueError, "z: expected (B, 6)"),
 ]

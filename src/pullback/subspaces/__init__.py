@@ -16,6 +16,8 @@ from pullback.subspaces.folds import fold_statistics
 from pullback.subspaces.isotropy import isotropy_loss
 from pullback.subspaces.leaks import conditional_leak, conditional_leaks, free_leak
 from pullback.subspaces.loo import loo_r2
+from pullback.subspaces.partition import PartitionLoss
+from pullback.subspaces.partition_scores import PartitionTerms
 from pullback.subspaces.pooling import pool
 from pullback.subspaces.quantities import compute_Q, ensure_dim, input_to_quantity, to_device
 from pullback.subspaces.rank import effective_rank, k_per_q, participation_ratio
@@ -28,6 +30,8 @@ from pullback.subspaces.subspace import Subspace
 __all__ = [
     "CombinedLoss",
     "Eraser",
+    "PartitionLoss",
+    "PartitionTerms",
     "Space",
     "Subspace",
     "SubspaceChange",

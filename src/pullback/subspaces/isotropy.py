@@ -75,16 +75,16 @@ def isotropy(
         return _spectral(free, n_dir)
     if f == 1:
         return (free[:1] * 0).sum()
+    _check_varies(free.square().sum())
     return participation(free, unbiased=unbiased)
 
 
 def participation(free: Float[Tensor, "b f"], *, unbiased: bool = True) -> Float[Tensor, ""]:
-    """f ‖C‖²/(tr C)² - 1 of centred codes, or its unbiased form."""
+    """f ‖C‖²/(tr C)² - 1 of centred codes, or its unbiased form; NaN where none varies."""
     B, f = free.shape
     gram = free.mT @ free if f <= B else free @ free.mT
     # scalars alone are widened: b - a²/ν cancels
     trace = widened(gram.diagonal()).sum()
-    _check_varies(trace)
     nu = B - 1
     # relative to the trace, so that no scale of the codes overflows
     ratio = widened(gram / trace.to(gram)).square().sum()

@@ -124,7 +124,17 @@ def implied_residual(
     y: Float[Tensor, "b m"], given: Float[Tensor, "b l"], statistics: SufficientStatistics, q: str, r: str
 ) -> Tensor | None:
     """y_q - E[y_q | y_r] of a batch with the linear E of all data; None where r implies q."""
-    S_rr, S_rq, S_qq = statistics.block(r, r), statistics.block(r, q), statistics.block(q, q)
+    C = implied_map(statistics.block(r, r), statistics.block(r, q), statistics.block(q, q))
+    if C is None:
+        return None
+    away = y - statistics.mean_of(q).to(y)
+    return away - (given - statistics.mean_of(r).to(y)) @ C.to(y)
+
+
+def implied_map(
+    S_rr: Float[Tensor, "l l"], S_rq: Float[Tensor, "l m"], S_qq: Float[Tensor, "m m"]
+) -> Float[Tensor, "l m"] | None:
+    """C with E[y_q | y_r] = y_r C, both centred, from their scatter; None where r implies q."""
     t = S_rr.diagonal().mean()
     if bool(t > 0):
         eye = torch.eye(len(S_rr), dtype=S_rr.dtype, device=S_rr.device)
@@ -132,7 +142,4 @@ def implied_residual(
     else:
         C = torch.zeros_like(S_rq)
     left = (S_qq - 2 * C.mT @ S_rq + C.mT @ S_rr @ C).diagonal().sum()
-    if bool(left <= IMPLIED * S_qq.diagonal().sum()):
-        return None
-    away = y - statistics.mean_of(q).to(y)
-    return away - (given - statistics.mean_of(r).to(y)) @ C.to(y)
+    return None if bool(left <= IMPLIED * S_qq.diagonal().sum()) else C

@@ -64,25 +64,50 @@ def loo_scores(
     S: Float[Tensor, "b k"],
     targets: Sequence[Tensor],
     ridge: float | int = RIDGE,
-    t_floor: float | int | None = None,
+    t_floor: Tensor | float | int | None = None,
 ) -> list[Tensor]:
     """`loo_r2` of several quantities from the same coordinates, with one Cholesky factor for all."""
-    B, k = S.shape
-    S = S - S.mean(0)
     Y = torch.cat(list(targets), dim=1) if len(targets) > 1 else targets[0]
-    Y = Y - Y.mean(0)
-    C = S.mT @ S / B
-    floor = FLOOR[S.dtype] if t_floor is None else t_floor
-    t = C.diagonal().mean().clamp_min(floor)
-    L = torch.linalg.cholesky(C + ridge * t * torch.eye(k, dtype=S.dtype, device=S.device))
-    X = torch.linalg.solve_triangular(L, S.mT, upper=False) / B**0.5
-    h = X.square().sum(0) + 1 / B
-    R = (Y - X.mT @ (X @ Y)) / (1 - h.clamp_max(LEVERAGE)).unsqueeze(1)
+    Y, R = loo_residuals(S, Y, ridge, t_floor=t_floor)
     widths = [target.shape[1] for target in targets]
     return [_r2(y, r) for y, r in zip(Y.split(widths, 1), R.split(widths, 1), strict=True)]
 
 
+def loo_residuals(
+    S: Float[Tensor, "*p b k"],
+    Y: Float[Tensor, "*p b m"],
+    ridge: float | int = RIDGE,
+    *,
+    t_floor: Tensor | float | int | None = None,
+    sizes: Float[Tensor, " p"] | None = None,
+) -> tuple[Float[Tensor, "*p b m"], Float[Tensor, "*p b m"]]:
+    """Centred quantities and what ridge regressions on the other rows leave of them.
+
+    Args:
+        S: coordinates of a subspace, or of several, side by side and filled up with zeros.
+        Y: quantities.
+        ridge, t_floor: see `loo_r2`.
+        sizes: how many coordinates of each subspace are no filling.
+    """
+    B, k = S.shape[-2:]
+    S = S - S.mean(-2, keepdim=True)
+    Y = Y - Y.mean(-2, keepdim=True)
+    C = S.mT @ S / B
+    floor = FLOOR[S.dtype] if t_floor is None else t_floor
+    diagonal = C.diagonal(dim1=-2, dim2=-1)
+    t = (diagonal.mean(-1) if sizes is None else diagonal.sum(-1) / sizes).clamp_min(floor)
+    eye = torch.eye(k, dtype=S.dtype, device=S.device)
+    # no look at the outcome, which would wait for a GPU: what is not finite stays so and is seen in the loss
+    L = torch.linalg.cholesky_ex(C + (ridge * t)[..., None, None] * eye).L
+    X = torch.linalg.solve_triangular(L, S.mT, upper=False) / B**0.5
+    h = X.square().sum(-2) + 1 / B
+    return Y, (Y - X.mT @ (X @ Y)) / (1 - h.clamp_max(LEVERAGE)).unsqueeze(-1)
+
+
 def _r2(Y: Tensor, R: Tensor) -> Tensor:
-    total = Y.square().sum()
-    # a batch in which the quantity does not vary has nothing to explain: 0, and no gradient
-    return (total - R.square().sum()) / total.clamp_min(torch.finfo(Y.dtype).tiny)
+    return explained(Y.square().sum(), R.square().sum())
+
+
+def explained(total: Tensor, left: Tensor) -> Tensor:
+    """R² from sums of squares; a batch in which the quantity does not vary has nothing to explain: 0."""
+    return (total - left) / total.clamp_min(torch.finfo(total.dtype).tiny)
