@@ -4,7 +4,7 @@ X (n, M_tot) has the block a_k Φ_k(t_k) for every atom. A = XᵀX + blockdiag(�
 float64, from moments that add up over batches.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -19,6 +19,8 @@ DENSE_UP_TO = 512
 ENTRIES = 2**23
 """Numbers that a chunk of rows may hold."""
 RETRIES = 3
+USED = 0.05
+"""Share of a row's largest weight above which an atom counts as used in the softmax gate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +97,9 @@ def gather(
 def _latents(layout: Layout, codes: Codes, free_weights: bool) -> Tensor:
     dims = layout.dims.to(codes.atoms.device).double()[codes.atoms.clamp_min(0)]
     if codes.logits is not None:
-        # atoms of no weight have coordinates that the data do not see
-        return (codes.weights.double() * dims).sum(1)
+        # weights add up to 1; atoms of no weight have coordinates that the data do not see
+        used = codes.weights > USED * codes.weights.amax(1, keepdim=True)
+        return ((dims + 1) * used).sum(1) - 1
     return ((dims + float(free_weights)) * (codes.atoms >= 0)).sum(1)
 
 
@@ -122,7 +125,7 @@ def _sparse_design(layout: Layout, codes: Codes) -> Tensor:
     rows = torch.arange(len(codes), device=columns.device).unsqueeze(1).expand_as(columns)
     kept = value != 0
     places = torch.stack([rows[kept], columns[kept]])
-    return torch.sparse_coo_tensor(places, value[kept], (len(codes), layout.total))
+    return torch.sparse_coo_tensor(places, value[kept], (len(codes), layout.total), check_invariants=False)
 
 
 def _add_products(XX: Tensor, layout: Layout, codes: Codes, w: Tensor | None) -> None:
@@ -166,6 +169,11 @@ class DecoderFit:
         """A⁻¹."""
         return torch.cholesky_inverse(self.factor)
 
+    def holding(self, layout: Layout, B: Float[Tensor, "k p"], moments: "Moments") -> "DecoderFit":
+        """The same regression with other decoders: their misfit and noise level."""
+        rss = _misfit(moments, B)
+        return replace(self, B=B, rss=rss, s2=self.s2 * rss / self.rss, rough=_rough(layout, B))
+
     @property
     def penalty(self) -> float:
         """½ [Σ λ_k tr(B_kᵀ S_k B_k) + ρ |B|²]."""
@@ -200,16 +208,22 @@ def solve(layout: Layout, moments: Moments, lam: Float[Tensor, " k"], rho: float
         raise NotDefiniteError(f"no Cholesky factor with a ridge up to {ridge:.3g}")
     B = torch.cholesky_solve(moments.XZ, factor)
     trace = (torch.cholesky_inverse(factor) * moments.XX).sum() if layout.total else moments.ZZ.new_zeros(())
-    rss = moments.ZZ - 2 * (B * moments.XZ).sum() + (B * (moments.XX @ B)).sum()
+    rss = _misfit(moments, B)
     left = moments.rows * p - p * float(trace) - moments.latents
-    rss = max(float(rss), torch.finfo(torch.float64).eps * float(moments.ZZ))
-    rough = torch.stack(
-        [
-            (B[layout.block(k)] * (chart.roughness.to(B) @ B[layout.block(k)])).sum()
-            for k, chart in enumerate(layout.charts)
-        ]
-    )
+    rough = _rough(layout, B)
     return DecoderFit(B, A, factor, lam, ridge, float(trace), rss, rss / max(left, 1.0), rough, retries)
+
+
+def _misfit(moments: Moments, B: Tensor) -> float:
+    """Σ w |z - X B|² from moments, never below their rounding."""
+    rss = moments.ZZ - 2 * (B * moments.XZ).sum() + (B * (moments.XX @ B)).sum()
+    return max(float(rss), torch.finfo(torch.float64).eps * float(moments.ZZ))
+
+
+def _rough(layout: Layout, B: Tensor) -> Tensor:
+    """tr(B_kᵀ S_k B_k) of every atom."""
+    blocks = ((B[layout.block(k)], chart.roughness.to(B)) for k, chart in enumerate(layout.charts))
+    return torch.stack([(block * (S @ block)).sum() for block, S in blocks])
 
 
 def unit_atoms(layout: Layout, B: Float[Tensor, "k p"]) -> Float[Tensor, " a"]:
