@@ -20,8 +20,10 @@ from pullback.estimators import HVAE as HVAE
 from pullback.estimators import RHVAE as RHVAE
 from pullback.estimators import VAE as VAE
 from pullback.estimators import Autoencoder as Autoencoder
+from pullback.estimators import Edited as Edited
 from pullback.estimators import ParametricUMAP as ParametricUMAP
 from pullback.estimators import Samples as Samples
+from pullback.estimators import SubspacePartition as SubspacePartition
 from pullback.estimators import explain as explain
 from pullback.estimators import load as load
 from pullback.estimators import register_module as register_module

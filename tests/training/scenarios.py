@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from pullback.io import save_tensors
 from pullback.models import MLP, RHVAE, VAE, Autoencoder, Bernoulli, Gaussian, MetricNetwork
 from pullback.penalties import IsometryPenalty, LatentSampling, OrthogonalityPenalty
-from pullback.training import FitResult, LinearWarmup, Objective, TrainingOptions, fit
+from pullback.subspaces import PartitionLoss
+from pullback.training import FitResult, LinearWarmup, Objective, Paired, TrainingOptions, fit
+from pullback.training.partition_terms import PartitionRegularizer
 
 
 class MeanOutput:
@@ -123,6 +125,22 @@ def gauged() -> tuple[Objective, FitResult]:
     return objective, fit(objective, rows(80), options, validation=rows(20), generator_seed=3)
 
 
+def partitioned() -> tuple[Objective, FitResult]:
+    """Two quantities in blocks of their own, one with gaps; R² of the batch of all processes."""
+    x, held_out = rows(127), rows(41)
+    known, fresh = (torch.stack([r[:, :3].sum(1), r[:, 4] - r[:, 5]], dim=1) for r in (x, held_out))
+    known[::7, 1] = float("nan")
+    loss = PartitionLoss(3, {"a": 1, "b": 1}, weights={"leak": LinearWarmup(5), "isotropy": 0.1})
+    loss.fit_targets({"a": known[:, :1], "b": known[:, 1:]})
+    generator = torch.Generator().manual_seed(1)
+    encoder = MLP(12, 3, hidden=(16,), generator=generator)
+    model = Autoencoder(encoder, MLP(3, 12, hidden=(16,), generator=generator), Bernoulli())
+    objective = Objective(model, partition=PartitionRegularizer(loss, 5.0))
+    options = TrainingOptions(max_epochs=4, batch_size=26, lr=3e-3, progress=False)
+    data, validation = Paired(x, known), Paired(held_out, fresh)
+    return objective, fit(objective, data, options, validation=validation, generator_seed=3)
+
+
 def riemannian() -> tuple[Objective, FitResult]:
     """A flow on a learned metric whose first step size is refused; 20 steps."""
     objective = Objective(rhvae(step_size=2.0), free_bits=0.2)
@@ -168,7 +186,8 @@ def killable(folder: Path, *, pause: float = 0.0, resume: bool = False) -> tuple
 
 
 SCENARIOS = {
-    f.__name__: f for f in (full, sparse_batches, unused, streamed, gauged, riemannian, lone_rows, stopped)
+    f.__name__: f
+    for f in (full, sparse_batches, unused, streamed, gauged, partitioned, riemannian, lone_rows, stopped)
 }
 
 

@@ -12,7 +12,17 @@ from pullback.io import load_tensors
 from pullback.training.distributed import ALONE, resolve_device, started_by_torchrun
 from training import scenarios
 
-NAMES = ["full", "sparse_batches", "unused", "streamed", "gauged", "riemannian", "lone_rows", "stopped"]
+NAMES = [
+    "full",
+    "sparse_batches",
+    "unused",
+    "streamed",
+    "gauged",
+    "partitioned",
+    "riemannian",
+    "lone_rows",
+    "stopped",
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +48,7 @@ def difference(name: str, folder: Path) -> tuple[float, dict, scenarios.FitResul
     weights, facts = load_tensors(folder / name)
     own = objective.state_dict()
     assert weights.keys() == own.keys()
-    return max((own[key] - weights[key]).abs().max().item() for key in own), facts, result
+    return max((own[key].float() - weights[key].float()).abs().max().item() for key in own), facts, result
 
 
 @pytest.mark.parametrize("name", NAMES[:-1])

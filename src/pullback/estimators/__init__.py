@@ -2,6 +2,7 @@
 
 from pullback.estimators.autoencoder import Autoencoder
 from pullback.estimators.base import LatentModel
+from pullback.estimators.editing import Edited
 from pullback.estimators.explaining import explain
 from pullback.estimators.hvae import HVAE
 from pullback.estimators.parametric_umap import ParametricUMAP
@@ -9,6 +10,7 @@ from pullback.estimators.persistence import load
 from pullback.estimators.registry import register_module
 from pullback.estimators.rhvae import RHVAE
 from pullback.estimators.samples import Samples
+from pullback.estimators.subspace_partition import SubspacePartition
 from pullback.estimators.vae import VAE
 from pullback.estimators.variational import VariationalModel
 
@@ -17,9 +19,11 @@ __all__ = [
     "RHVAE",
     "VAE",
     "Autoencoder",
+    "Edited",
     "LatentModel",
     "ParametricUMAP",
     "Samples",
+    "SubspacePartition",
     "VariationalModel",
     "explain",
     "load",

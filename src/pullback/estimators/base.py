@@ -23,7 +23,9 @@ from pullback.estimators import targets
 from pullback.estimators.anndata_results import write_results
 from pullback.estimators.chains import Chain, decoder_chain, encoder_chain
 from pullback.estimators.counts import LogNormalise, median_library
+from pullback.estimators.editing import Quantities
 from pullback.estimators.evaluation import check_networks, decoded, device_of, evaluating, over_rows
+from pullback.estimators.following import followed, followers, read_callbacks
 from pullback.estimators.networks import (
     NetworkOptions,
     make_decoder,
@@ -31,9 +33,9 @@ from pullback.estimators.networks import (
     own_copy,
     read_widths,
 )
-from pullback.estimators.following import followed, followers, read_callbacks
 from pullback.estimators.reading import check_seed_agrees, read_table, training_device
-from pullback.estimators.rows import draw_seed, read_quantities, split_rows, training_rows
+from pullback.estimators.reserving import Reserved, reserve
+from pullback.estimators.rows import draw_seed, split_rows, training_rows
 from pullback.estimators.samples import Samples
 from pullback.estimators.scaling import Scaling, feature_mean, fit_scaling
 from pullback.estimators.state import describe_state, restored
@@ -48,7 +50,7 @@ from pullback.validation import check_choice, check_whole
 Model = TypeVar("Model", bound="LatentModel")
 
 
-class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class LatentModel(Quantities, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Base class of the estimators: fitted once, it maps data to latent points and back.
 
     Attributes:
@@ -62,6 +64,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         training_index_, validation_index_: rows that trained, and rows that were held out.
         image_shape_: ``(channels, height, width)`` where the data were images, else None.
         library_: median total of the training rows for counts, else None.
+        partition_: blocks of known quantities with their decoders, else None.
         n_features_in_, feature_names_in_: as everywhere in scikit-learn.
     """
 
@@ -153,7 +156,8 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 ``(n, channels, height, width)``. AnnData also receives the results: ``obsm["X_pullback"]``
                 and ``uns["pullback"]``.
             y: not used; here for pipelines.
-            quantities: known quantities of the rows, ``{name: (n,) or (n, k)}``, for a ``partition``.
+            quantities: known quantities of the rows, ``{name: (n,) or (n, ...)}``, for a ``partition``; see
+                `SubspacePartition`.
 
         Returns:
             The estimator itself.
@@ -175,8 +179,10 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         if callbacks:
             self.module_ = module  # so that a callback can transform
         with followed(callbacks, X, y):
-            result = self._train(module, table, seed, quantities)
+            reserved = reserve(self, X, table, quantities)
+        result = self._train(module, table, seed, reserved)
         self._settle(module, table, result)
+        self.partition_ = reserved.partition(self.embedding_, self.training_index_)
         if is_anndata(X):
             write_results(X, self.embedding_, type(self).__name__, self.get_params(deep=False))
         return self
@@ -207,22 +213,19 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         likelihood = targets.resolve_likelihood(self.likelihood, self.n_features_in_)
         return self._build(likelihood, torch.Generator().manual_seed(seed)).to(dtype)
 
-    def _train(
-        self, module: nn.Module, table: Table, seed: int, quantities: Mapping[str, Any] | None
-    ) -> FitResult:
+    def _train(self, module: nn.Module, table: Table, seed: int, reserved: Reserved) -> FitResult:
         options = self._options(table)
         rows = training_rows(table, self.scaling_, self.training_index_)
         held_out = training_rows(table, self.scaling_, self.validation_index_)
-        if quantities is not None:
-            known = read_quantities(quantities, len(table), table.dtype)
-            rows = Paired(rows, known[self.training_index_])
-            held_out = Paired(held_out, known[self.validation_index_])
+        if reserved.columns is not None:
+            rows = Paired(rows, reserved.columns[self.training_index_])
+            held_out = Paired(held_out, reserved.columns[self.validation_index_])
         objective = Objective(
             module,
             weights=self._weights(-(-len(rows) // self.batch_size)),
             free_bits=self._free_bits(),
             penalties=copy.deepcopy(list(self.penalties or ())),
-            partition=copy.deepcopy(self.partition),
+            partition=reserved.regularizer,
             library=self.library_ if targets.observed_library(module.get_submodule("likelihood")) else None,
             seed=seed,
         )

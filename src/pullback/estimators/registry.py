@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pullback import ambient, penalties
 from pullback.estimators.scaling import build_transformer, describe_transformer
+from pullback.estimators.subspace_partition import SubspacePartition
 from pullback.io import FormatError
 from pullback.models.blocks import ACTIVATIONS
 from pullback.models.likelihoods import Bernoulli, Categorical, Gaussian, NegativeBinomial, Poisson
@@ -172,6 +173,12 @@ def describe(name: str, value: Any) -> Any:
             options = penalties.options_of(value)
             config = {option: describe(name, item) for option, item in options.items()}
             return {KIND: kind, "name": type(value).__name__, "config": config}
+    if type(value) is SubspacePartition:
+        given = value.get_params(deep=False)
+        # functions are code: the file names their quantities, whose values another fit must bring
+        given["quantities"] = dict.fromkeys(value.quantities)
+        config = {option: describe(name, item) for option, item in given.items()}
+        return {KIND: "partition", "name": "SubspacePartition", "config": config}
     if isinstance(value, Tensor) and value.numel() <= LARGEST:
         dtype = str(value.dtype).removeprefix("torch.")
         return {KIND: "tensor", "name": dtype, "config": {"values": value.tolist()}}
@@ -232,6 +239,8 @@ def rebuild(name: str, description: Any, *, n_features: int) -> Any:
     for cls in _PARTS.get(str(kind), ()):
         if cls.__name__ == label:
             return cls(**options)
+    if kind == "partition" and label == "SubspacePartition":
+        return SubspacePartition(**options)
     if kind == "tensor" and label in DTYPES:
         return torch.tensor(options["values"], dtype=DTYPES[str(label)])
     if kind == "scaler":

@@ -15,6 +15,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from pullback.estimators.registry import describe, is_omitted, rebuild
+from pullback.estimators.reserving import Partition
 from pullback.estimators.scaling import Scaling
 from pullback.io import FormatError, load_model
 
@@ -58,6 +59,10 @@ def describe_state(estimator: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     tensors |= {"scaling.offset": estimator.scaling_.offset, "scaling.scale": estimator.scaling_.scale}
     for name in (*ARRAYS, *arrays):
         tensors |= _packed(f"array.{name}", getattr(estimator, name))
+    partition = getattr(estimator, "partition_", None)
+    if partition is not None:
+        fitted["partition"] = partition.config()
+        tensors |= {f"partition.{name}": value for name, value in partition.state().items()}
     for term, values in estimator.history_.items():
         tensors[f"history.{term}"] = torch.tensor(values, dtype=torch.float64)
     return {"class": type(estimator).__name__, "options": options, "fitted": fitted}, tensors
@@ -144,6 +149,10 @@ def restore_state(estimator: Any, fitted: Mapping[str, Any], tensors: Mapping[st
             raise KeyError(f"array.{name}")
         setattr(estimator, name, array)
     estimator.history_ = {term: values.tolist() for term, values in _under("history.", tensors).items()}
+    reserved = fitted.get("partition")
+    estimator.partition_ = (
+        None if reserved is None else Partition.restored(reserved, _under("partition.", tensors))
+    )
     module = estimator._new_module(dtype, seed=0)
     try:
         module.load_state_dict(_under("module.", tensors))

@@ -163,7 +163,11 @@ class PartitionLoss(nn.Module):
                     f"Y[{q!r}]: expected {width} columns as in fit_targets, got {targets[q].shape[1]}"
                 )
         self.check_rows(len(codes))
-        scores = self.scores(codes, torch.cat([targets[q] for q in self.names], dim=1), step=step)
+        scores = self.scores(
+            codes,
+            torch.cat([targets[q] for q in self.names], dim=1),
+            isotropy=bool(self.weight("isotropy", step)),
+        )
         means = self.means(scores)
         total = sum(self.weight(name, step) * mean for name, mean in means.items())
         told = self.told.tolist()
@@ -191,7 +195,9 @@ class PartitionLoss(nn.Module):
                 f"{name}: {block} of size {k} needs at least k + 2 = {k + NO_ROWS} rows, got {rows}"
             )
 
-    def scores(self, z: Float[Tensor, "b d"], y: Float[Tensor, "b m"], *, step: int = 0) -> PartitionScores:
+    def scores(
+        self, z: Float[Tensor, "b d"], y: Float[Tensor, "b m"], *, isotropy: bool = False
+    ) -> PartitionScores:
         """The terms of a batch of checked codes and of the columns of all quantities side by side."""
         z = z if self.basis is None else z @ self.basis.to(z).mT
         z = z - z.mean(0)
@@ -202,10 +208,8 @@ class PartitionLoss(nn.Module):
         own = r2[:Q]
         leak = own.clamp_min(0).mT * self.told
         free = r2[Q].clamp_min(0) if self.n_free else y.new_zeros(Q)
-        isotropy = None
-        if self.n_free and self.weight("isotropy", step):
-            isotropy = self._isotropy(z[:, self._parts[-1]])
-        return PartitionScores(1 - own.diagonal(), leak, free, isotropy)
+        spread = self._isotropy(z[:, self._parts[-1]]) if isotropy and self.n_free else None
+        return PartitionScores(1 - own.diagonal(), leak, free, spread)
 
     def means(self, scores: PartitionScores) -> dict[str, Tensor]:
         """Terms of the total, without their weights."""

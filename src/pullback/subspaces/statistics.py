@@ -220,6 +220,17 @@ class SufficientStatistics:
             float(self.eps[1 + self.names.index(name)]),
         )
 
+    def select(self, names: Sequence[str]) -> "SufficientStatistics":
+        """Statistics of some of the quantities, in the given order.
+
+        Raises:
+            ValueError: an unknown name, or none.
+        """
+        check_names("names", {*names, *self.names}, self.names, "the quantities")
+        if not names:
+            raise ValueError("names: expected at least one, got none")
+        return self._in_order(tuple(dict.fromkeys(names)))
+
     @property
     def covariance(self) -> Float[Tensor, "p p"]:
         """S/n."""
@@ -294,7 +305,7 @@ class SufficientStatistics:
             raise ValueError("statistics: expected one way to treat missing values, got 'raise' and 'drop'")
 
     def _in_order(self, names: tuple[str, ...]) -> "SufficientStatistics":
-        """The same with quantities in another order."""
+        """The same, or some of it, with quantities in another order."""
         if self.names == names:
             return self
         width = dict(zip((CODES, *self.names), self.sizes, strict=True))

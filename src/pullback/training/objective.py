@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pullback.training.distributed import ALONE, Reduce
+from pullback.training.partition_terms import PartitionRegularizer
 from pullback.training.penalty_terms import Penalty, Scored, name_of, named_terms
 from pullback.typing import Schedule
 from pullback.validation import check_positive
@@ -187,7 +188,11 @@ class Objective(Trainable):
         """Weight of a term at a step."""
         weight = self.weights.get("kl" if name == FREE_BITS else name)
         if weight is None:
-            return next((entry.weight(step) for entry in self.penalties if entry.name == name), 1.0)
+            weight = next((entry.weight(step) for entry in self.penalties if entry.name == name), None)
+        if weight is None and isinstance(self.partition, PartitionRegularizer):
+            weight = self.partition.weight_of(name, step)
+        if weight is None:
+            return 1.0
         return float(weight(step) if callable(weight) else weight)
 
     def combine(self, terms: Mapping[str, Any], step: int) -> Any:
@@ -249,5 +254,11 @@ class Objective(Trainable):
                 for name, w in self.weights.items()
             },
             "penalties": [entry.describe() for entry in self.penalties],
-            "partition": None if self.partition is None else name_of(self.partition),
+            "partition": _described(self.partition),
         }
+
+
+def _described(partition: Any) -> Any:
+    if isinstance(partition, PartitionRegularizer):
+        return partition.describe()
+    return None if partition is None else name_of(partition)

@@ -1,0 +1,138 @@
+"""Reading, changing and removing the quantities that a model has reserved room for."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from pullback.estimators.reserving import Partition
+from pullback.inputs import read_input
+from pullback.subspaces import Eraser, erase
+
+
+@dataclass(frozen=True)
+class Edited:
+    """Rows with other values of some quantities; ``np.asarray(edited)`` is ``edited.x``.
+
+    Attributes:
+        x: decoded rows in data units, ``(n, p)`` or ``(n, channels, height, width)``.
+        z: their codes ``(n, d)``.
+        before: codes before the change ``(n, d)``.
+        residual: quantity -> largest difference of a row's decoded columns from what was asked for ``(n,)``;
+            far from 0 where a block cannot give the value.
+    """
+
+    x: np.ndarray
+    z: np.ndarray
+    before: np.ndarray
+    residual: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.x, dtype=dtype, copy=copy)
+
+
+class Quantities:
+    """What models can do whose ``partition`` is a `SubspacePartition`; a part of `LatentModel`."""
+
+    partition_: Partition | None
+
+    def quantities(self, X: Any) -> dict[str, np.ndarray]:
+        """Quantities of data, read from the codes by the linear decoder of each block.
+
+        Args:
+            X: data of the same features, in any form that `fit` takes.
+
+        Returns:
+            name -> ``(n, ...)`` as in ``fit``: numbers, categories, or positions on a circle.
+
+        Raises:
+            ValueError: the model was fitted without a `SubspacePartition`.
+        """
+        partition = self._reserved()
+        codes = torch.from_numpy(self.transform(X))  # type: ignore[attr-defined]
+        found = partition.loss.predict(codes)
+        return {name: partition.kinds[name].values(y.numpy()) for name, y in found.items()}
+
+    def edit(self, X: Any, /, **values: Any) -> Edited:
+        """Data with other values of some quantities, all else kept.
+
+        The code moves in the blocks of these quantities alone, by the least step after which their decoders
+        give the values, z' = z + (y - ŷ(z)) A⁺ W; then it is decoded.
+
+        Args:
+            X: data of the same features, in any form that `fit` takes.
+            values: quantity -> one value for all rows, or one a row.
+
+        Returns:
+            `Edited`; as an array it is the decoded data.
+
+        Raises:
+            ValueError: the model was fitted without a `SubspacePartition`, or with other quantities.
+        """
+        partition = self._reserved()
+        if not values:
+            raise ValueError(f"values: expected some of {_listed(partition)}, got none")
+        before = torch.from_numpy(self.transform(X))  # type: ignore[attr-defined]
+        wanted = {}
+        for name, value in values.items():
+            _check_known(partition, name)
+            columns = torch.from_numpy(partition.kinds[name].columns(name, value)).to(before)
+            if len(columns) not in (1, len(before)):
+                raise ValueError(f"{name}: expected one value or {len(before)}, got {len(columns)}")
+            wanted[name] = columns
+        z = partition.loss.steer(before, wanted)
+        reached = partition.loss.predict(z)
+        residual = {name: (reached[name] - y).abs().amax(1).numpy() for name, y in wanted.items()}
+        x = self._decode(z)  # type: ignore[attr-defined]
+        return Edited(x, z.numpy(), before.numpy(), residual)
+
+    def erase(self, Z: Any, /, *names: str) -> np.ndarray:
+        """Codes without linear information of some quantities, moved as little as that allows.
+
+        The map (LEACE, see `pullback.subspaces.erase`) is fitted to the training rows.
+
+        Args:
+            Z: codes ``(n, d)``.
+            names: quantities.
+
+        Raises:
+            ValueError: the model was fitted without a `SubspacePartition`, or with other quantities.
+        """
+        partition = self._reserved()
+        eraser = self.eraser(*names)
+        table = read_input(Z, estimator=self)
+        if table.n_features != partition.loss.latent_dim:
+            raise ValueError(f"Z: expected (n, {partition.loss.latent_dim}), got {table.shape}")
+        codes = table.rows(slice(None))
+        return eraser(codes).to(codes).numpy()
+
+    def eraser(self, *names: str) -> Eraser:
+        """The map behind `erase`, with its rank and what it costs."""
+        partition = self._reserved()
+        if not names:
+            raise ValueError(f"names: expected some of {_listed(partition)}, got none")
+        for name in names:
+            _check_known(partition, name)
+        return erase(partition.statistics.select(names))
+
+    def _reserved(self) -> Partition:
+        check_is_fitted(self)
+        if self.partition_ is None:
+            raise ValueError(
+                "partition: expected a model fitted with partition=pb.SubspacePartition(...), got none"
+            )
+        return self.partition_
+
+
+def _check_known(partition: Partition, name: str) -> None:
+    if name not in partition.kinds:
+        raise ValueError(f"{name}: expected one of {_listed(partition)}, got {name!r}")
+
+
+def _listed(partition: Partition) -> str:
+    return ", ".join(map(repr, partition.kinds))
