@@ -19,7 +19,7 @@ from pullback.typing import Chart
 
 STEPS = 2000
 """Pieces of a curve whose lengths are summed."""
-LBFGS_STEPS = 60
+LBFGS_STEPS = 100
 JITTER = 1e-9
 WIDTH = 3
 """Data dimensions kept for the gauge, in units of M: decoders stay in the span of their rows."""
