@@ -56,6 +56,11 @@ def decoding(call: str, *arguments: Any) -> Any:
     return getattr(loss, call)(*arguments)
 
 
+def evaluate(W: Any = W, **options: Any) -> Any:
+    rows = {"Z_train": Z, "Y_train": Y, "Z_test": Z[:9] + 1, "Y_test": {q: y[:9] for q, y in Y.items()}}
+    return ps.evaluate_subspaces(W, **(rows | options))
+
+
 def mass(x: Tensor) -> Tensor:
     return x.sum(1)
 
@@ -435,4 +440,22 @@ SUBSPACE_CASES: list[Case] = [
     ("PartitionLoss: steer", lambda: decoding("steer", Z, {"s": Z}), ValueError, "extra 's'"),
     ("PartitionLoss: steer to", lambda: decoding("steer", Z, {"q": Z}), ValueError, "expected (40, 2)"),
     ("PartitionLoss: predict", lambda: decoding("predict", Z[:, :5]), ValueError, "z: expected (B, 6)"),
+    # evaluation
+    (
+        "evaluate_subspaces: rows",
+        lambda: evaluate(Z_test=Z.clone(), Y_test=Y),
+        ValueError,
+        "the test rows are the training rows",
+    ),
+    ("evaluate_subspaces: names", lambda: evaluate({"q": W["q"]}), ValueError, "Y_train: expected the names"),
+    ("evaluate_subspaces: width", lambda: evaluate(Z_test=Z[:9, :5]), ValueError, "Z_test: expected (N, 6)"),
+    ("evaluate_subspaces: W", lambda: evaluate({"q": W["q"].mT}), ValueError, "orthonormal rows"),
+    (
+        "evaluate_subspaces: columns",
+        lambda: evaluate(Y_test={"q": Z[:9], "r": Z[:9]}),
+        ValueError,
+        "Y_test['q']: expected 2 columns",
+    ),
+    ("evaluate_subspaces: alphas", lambda: evaluate(alphas=[0.0]), ValueError, "alphas: expected a finite"),
+    ("evaluate_subspaces: draws", lambda: evaluate(bootstraps=-1), ValueError, "bootstraps: expected"),
 ]

@@ -12,6 +12,7 @@ from pullback.subspaces.disentanglement import disentanglement_loss
 from pullback.subspaces.drift import SubspaceChange, stability_loss, subspace_change
 from pullback.subspaces.encoding import encoding_subspace, principal_directions
 from pullback.subspaces.erasure import Eraser, erase
+from pullback.subspaces.evaluate import evaluate_subspaces
 from pullback.subspaces.folds import fold_statistics
 from pullback.subspaces.isotropy import isotropy_loss
 from pullback.subspaces.leaks import conditional_leak, conditional_leaks, free_leak
@@ -26,6 +27,7 @@ from pullback.subspaces.sizing import minimal_latent_dim, optimal_bins, solve_di
 from pullback.subspaces.space import Space, solve_subspaces, subspaces
 from pullback.subspaces.statistics import SufficientStatistics
 from pullback.subspaces.subspace import Subspace
+from pullback.subspaces.table import SubspaceTable
 
 __all__ = [
     "CombinedLoss",
@@ -35,6 +37,7 @@ __all__ = [
     "Space",
     "Subspace",
     "SubspaceChange",
+    "SubspaceTable",
     "SufficientStatistics",
     "alignment_loss",
     "combined_loss",
@@ -46,6 +49,7 @@ __all__ = [
     "encoding_subspace",
     "ensure_dim",
     "erase",
+    "evaluate_subspaces",
     "fit_decoders",
     "fold_statistics",
     "free_leak",
