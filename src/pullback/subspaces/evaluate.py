@@ -39,7 +39,7 @@ def evaluate_subspaces(
 
     A probe is a ridge regression of standardised columns, its strength by leaving one training row out,
     scored on test rows: the mean over columns, each at least -1. What quantity r itself tells of q is the
-    floor of what its subspace may tell; only the excess is a leak. Intervals hold 95 % of resampled test rows;
+    floor of what its subspace may tell; only the excess is a leak. Intervals hold 95 % of resampled rows;
     an excess is the difference on the same rows. The probes are not fitted again, so that intervals leave out
     the chance of the training rows.
 
