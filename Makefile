@@ -32,13 +32,14 @@ $(VENV)/.docs: $(VENV)/.dev
 	$(PIP) --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
-.venv-peers/.made: pyproject.toml constraints-peers.txt
+.venv-peers/.made: pyproject.toml constraints-peers.txt constraints-data.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-peers.txt \
 		--editable . stochman torchdiffeq gamfit spacelearn cloudpickle imageio pydantic umap-learn psutil \
 		pytest pytest-benchmark
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		latent-geometry==1.1.0 pythae==0.1.2 glass-box-umap==0.1.0 captum==0.9.0
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints-data.txt
 	@touch $@
 
 $(VENV)/.data: $(VENV)/.dev constraints-data.txt
