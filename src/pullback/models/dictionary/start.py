@@ -1,0 +1,140 @@
+"""What a fit starts from: charts, smoothness and first codes, and how charts are chosen for groups of
+rows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from pullback.charts import as_chart
+from pullback.models.dictionary.alone import ChartFit
+from pullback.models.dictionary.chart_starts import chart_starts, fit_best
+from pullback.models.dictionary.codes import Codes
+from pullback.models.dictionary.evidence import chart_evidence
+from pullback.models.dictionary.topology import CANDIDATES, Topology, chart_named, choose_topology
+from pullback.typing import Chart
+
+Kinds = str | Chart | Sequence[str | Chart] | Callable[[np.ndarray, np.ndarray], Sequence[str | Chart]]
+"""``"auto"``, one chart for all atoms, one an atom, or a function of row numbers and their groups."""
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where a joint fit begins.
+
+    Attributes:
+        charts: one an atom.
+        codes: first codes of all rows.
+        lam: λ of every atom, (K,), or None for the default.
+        topologies: how each chart was chosen, None where it was given.
+        groups: rows that each atom was fitted on.
+        sigma: noise level of the rows; None where their spectrum does not tell.
+        found: groups that the rows themselves suggested; the others fill up to the number wanted.
+    """
+
+    charts: tuple[Chart, ...]
+    codes: Codes
+    lam: Float[Tensor, " k"] | None
+    topologies: tuple[Topology | None, ...]
+    groups: tuple[Int[Tensor, " n"], ...]
+    sigma: float | None
+    found: int
+
+
+@dataclass(frozen=True, eq=False)
+class GroupFit:
+    """The chart of one group of rows, and how it was chosen; None where it was given."""
+
+    fit: ChartFit
+    topology: Topology | None
+
+
+def fit_groups(
+    Z: Float[Tensor, "n p"],
+    groups: Sequence[Int[Tensor, " g"]],
+    kinds: Kinds,
+    *,
+    amplitudes: bool = False,
+    sweeps: int = 30,
+    generator: torch.Generator | None = None,
+) -> list[GroupFit]:
+    """A chart for each group of rows.
+
+    Args:
+        Z: rows, (n, p).
+        groups: row numbers of each atom.
+        kinds: ``"auto"`` chooses by `choose_topology`, the null of points included; one chart serves all; of
+            a list each chart goes to one group so that the sum of evidence is best; a function gets the
+            numbers of all rows in groups and the group of each, once.
+        amplitudes: whether rows have amplitudes of their own.
+        sweeps: of each fit.
+        generator: of starts.
+    """
+    rows = [Z[group] for group in groups]
+    if isinstance(kinds, str) and kinds == "auto":
+        return [_chosen(z, amplitudes, sweeps, generator) for z in rows]
+    if callable(kinds) and not hasattr(kinds, "jet"):
+        places = torch.cat(list(groups)).cpu().numpy()
+        labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+        charts = [as_chart(chart, name="charts") for chart in kinds(places, labels)]
+        if len(charts) != len(groups):
+            raise ValueError(f"charts: expected {len(groups)} charts of the function, got {len(charts)}")
+        return [
+            GroupFit(_fitted(chart, z, amplitudes, sweeps, generator), None)
+            for chart, z in zip(charts, rows, strict=True)
+        ]
+    if isinstance(kinds, Sequence) and not isinstance(kinds, str):
+        return _assigned(
+            [as_chart(chart, name="charts") for chart in kinds], rows, amplitudes, sweeps, generator
+        )
+    chart = as_chart(kinds, name="charts")  # type: ignore[arg-type]
+    return [GroupFit(_fitted(chart, z, amplitudes, sweeps, generator), None) for z in rows]
+
+
+def _chosen(z: Tensor, amplitudes: bool, sweeps: int, generator: torch.Generator | None) -> GroupFit:
+    topology = choose_topology(z, CANDIDATES, amplitudes=amplitudes, sweeps=sweeps, generator=generator)
+    if topology.verdict == "points":
+        chart = chart_named(topology.winner)
+        return GroupFit(_fitted(chart, z, amplitudes, sweeps, generator), topology)
+    fit = topology.chart.fit
+    assert fit is not None
+    return GroupFit(fit, topology)
+
+
+def _fitted(
+    chart: Chart, z: Tensor, amplitudes: bool, sweeps: int, generator: torch.Generator | None
+) -> ChartFit:
+    sizes = z.norm(dim=1).clamp_min(1e-12) if amplitudes else None
+    starts = chart_starts(chart, z, directions=amplitudes, generator=generator)
+    return fit_best(chart, z, starts, amplitudes=sizes, sweeps=sweeps)
+
+
+def _assigned(
+    charts: Sequence[Chart],
+    rows: Sequence[Tensor],
+    amplitudes: bool,
+    sweeps: int,
+    generator: torch.Generator | None,
+) -> list[GroupFit]:
+    """Each chart to one group, by evidence; charts that are alike are fitted once."""
+    if len(charts) != len(rows):
+        raise ValueError(f"charts: expected {len(rows)} charts, one an atom, got {len(charts)}")
+    alike = {repr(chart): chart for chart in charts}
+    fits = {
+        (name, i): _fitted(chart, z, amplitudes, sweeps, generator)
+        for name, chart in alike.items()
+        for i, z in enumerate(rows)
+    }
+    cost = np.array(
+        [[_nats(fits[repr(chart), i], z, amplitudes) for chart in charts] for i, z in enumerate(rows)]
+    )
+    _, order = linear_sum_assignment(cost)
+    return [GroupFit(fits[repr(charts[int(k)]), i], None) for i, k in enumerate(order)]
+
+
+def _nats(fit: ChartFit, z: Tensor, amplitudes: bool) -> float:
+    return chart_evidence(fit.chart, z, fit.t, fit.lam, amplitudes=fit.a if amplitudes else None).nats
