@@ -53,7 +53,7 @@ class Numbers:
 
     def columns(self, name: str, values: Any) -> Float64[np.ndarray, "n m"]:
         array = as_numbers(name, values)
-        if array.shape == self.shape:
+        if array.ndim == 0 or array.shape == self.shape:
             array = array[None]
         if array.shape[1:] != self.shape and array.size != len(array) * self.width:
             wanted = ", ".join(("n", *map(str, self.shape)))
