@@ -145,6 +145,23 @@ def test_sizes_follow_the_data(X, rank: str) -> None:
     assert model.partition_.loss.sizes == {"field": 2, "mass": 1}
 
 
+def test_held_out_rows_tell_what_is_where(X) -> None:
+    model = pb.Autoencoder(4, **{**TINY, "max_epochs": 40}, validation_fraction=0.3, partition=partition())
+    model.fit(X, quantities={"first": X[:, 0]})
+    table = model.evaluate_quantities(X, {"first": X[:, 0]}, bootstraps=50)
+    assert table.n_train, table.n_test == (105, 45)
+    assert table.own["total"].value > 0.9
+    assert table.own["total"].low < table.own["total"].high
+    assert table.sizes == {"total": 1, "first": 1}
+    with pytest.raises(ValueError, match="expected values for 'first', got none"):
+        model.evaluate_quantities(X)
+    with pytest.raises(ValueError, match="expected the 150 rows of fit, got 149"):
+        model.evaluate_quantities(X[1:], {"first": X[1:, 0]})
+    model.set_params(validation_fraction=0.0, max_epochs=1).fit(X, quantities={"first": X[:, 0]})
+    with pytest.raises(ValueError, match="validation_fraction: expected held-out rows"):
+        model.evaluate_quantities(X, {"first": X[:, 0]})
+
+
 def test_a_fit_without_a_partition_has_none(X) -> None:
     model = pb.Autoencoder(2, **TINY).fit(X)
     assert model.partition_ is None

@@ -175,12 +175,12 @@ class LatentModel(Quantities, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         seed = draw_seed(self.random_state)
         self.training_index_, self.validation_index_ = split_rows(len(table), self.validation_fraction, seed)
         module = self._prepare(table, seed)
+        reserved = reserve(self, X, table, quantities)
         callbacks = read_callbacks(self.callbacks)
         if callbacks:
             self.module_ = module  # so that a callback can transform
         with followed(callbacks, X, y):
-            reserved = reserve(self, X, table, quantities)
-        result = self._train(module, table, seed, reserved)
+            result = self._train(module, table, seed, reserved)
         self._settle(module, table, result)
         self.partition_ = reserved.partition(self.embedding_, self.training_index_)
         if is_anndata(X):

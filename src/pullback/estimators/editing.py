@@ -1,5 +1,6 @@
 """Reading, changing and removing the quantities that a model has reserved room for."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,9 +8,10 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from pullback.estimators.known_values import known_values
 from pullback.estimators.reserving import Partition
 from pullback.inputs import read_input
-from pullback.subspaces import Eraser, erase
+from pullback.subspaces import Eraser, SubspaceTable, erase, evaluate_subspaces
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,48 @@ class Quantities:
         codes = torch.from_numpy(self.transform(X))  # type: ignore[attr-defined]
         found = partition.loss.predict(codes)
         return {name: partition.kinds[name].values(y.numpy()) for name, y in found.items()}
+
+    def evaluate_quantities(
+        self, X: Any, quantities: Mapping[str, Any] | None = None, *, bootstraps: int = 200
+    ) -> SubspaceTable:
+        """What can be read from where on the rows that were held out, by probes fitted to those that trained.
+
+        Args:
+            X: the data of ``fit``, in the same order.
+            quantities: values of those that the partition does not compute, as in ``fit``.
+            bootstraps: resamples of the held-out rows, for intervals.
+
+        Returns:
+            `pullback.subspaces.SubspaceTable`: R² of each quantity from all codes, its own block, the others
+            and the free coordinates, beside what the quantities tell of each other.
+
+        Raises:
+            ValueError: the model was fitted without a `SubspacePartition`, on other rows, or held none out; a
+                quantity has no values.
+        """
+        partition = self._reserved()
+        model: Any = self
+        table = model._read(X, reset=False)
+        if len(table) != len(model.embedding_):
+            raise ValueError(f"X: expected the {len(model.embedding_)} rows of fit, got {len(table)}")
+        train, test = model.training_index_, model.validation_index_
+        if not len(test):
+            raise ValueError("validation_fraction: expected held-out rows to measure on, got none")
+        values = known_values(model.partition, X, table, quantities)
+        Y = {}
+        for name, kind in partition.kinds.items():
+            Y[name] = torch.from_numpy(kind.columns(name, values[name])).to(table.dtype)
+            if len(Y[name]) != len(table):
+                raise ValueError(f"quantities[{name!r}]: expected {len(table)} rows, got {len(Y[name])}")
+        codes = torch.from_numpy(model._encode(table))
+        return evaluate_subspaces(
+            partition.loss,
+            Z_train=codes[train],
+            Y_train={name: y[train] for name, y in Y.items()},
+            Z_test=codes[test],
+            Y_test={name: y[test] for name, y in Y.items()},
+            bootstraps=bootstraps,
+        )
 
     def edit(self, X: Any, /, **values: Any) -> Edited:
         """Data with other values of some quantities, all else kept.
