@@ -16,8 +16,8 @@ from pullback.validation import check_points
 COMPONENTS = 6
 PAIRINGS = ((0, 1, 2, 3), (0, 2, 1, 3), (0, 3, 1, 2))
 ROTATIONS = 3
-FINALISTS, TRIAL = 3, 8
-"""Starts that are followed to the end, and sweeps after which they are picked."""
+FINALISTS, TRIAL, CLOSE = 2, 8, 1.1
+"""Starts followed to the end at most, sweeps until they are picked, and residual in units of the best."""
 
 
 def chart_starts(
@@ -86,10 +86,11 @@ def fit_best(
         starts: coordinates, (n, c).
         amplitudes, sweeps, reencode: of `fit_chart`.
     """
-    if len(starts) > FINALISTS:
+    if len(starts) > 1:
         short = [fit_chart(chart, Z, t0, amplitudes=amplitudes, sweeps=TRIAL, reencode=(4,)) for t0 in starts]
-        order = sorted(range(len(starts)), key=lambda i: short[i].rss)[:FINALISTS]
-        starts = [starts[i] for i in order]
+        order = sorted(range(len(starts)), key=lambda i: short[i].rss)
+        limit = CLOSE * short[order[0]].rss
+        starts = [starts[i] for i in order[:FINALISTS] if short[i].rss <= limit]
     fits = [fit_chart(chart, Z, t0, amplitudes=amplitudes, sweeps=sweeps, reencode=reencode) for t0 in starts]
     return min(fits, key=lambda fit: fit.rss)
 

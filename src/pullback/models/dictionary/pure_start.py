@@ -1,6 +1,7 @@
 """The start of sums of atoms: rows in which one is active alone, and fits that are charted on them again."""
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -34,6 +35,8 @@ FEW_PURE = 40
 EXPLAINED = 1.05
 """s²/σ² of the noise up to which a fit is taken to be complete."""
 ROUNDS, ROUND_SWEEPS, CHART_SWEEPS = 8, 6, 12
+CHOICES = 2
+"""Rounds in which charts are chosen again, too."""
 SPLITS, GRAPHS = (0, 2, None), (6, 10, 15)
 SUBSPACE = 4
 
@@ -174,35 +177,29 @@ def fit_pure(
         callback: of `alternate`.
         generator: of chart starts.
     """
-    layout = Layout(start.charts)
-    fit = alternate(
-        layout, Z, start.codes, options, row_weights=row_weights, lam=start.lam, callback=callback
-    )
+    began = time.monotonic()
+
+    def swept(layout: Layout, codes: Codes, lam: Tensor | None, sweeps: int) -> Alternated:
+        left = None if options.max_seconds is None else options.max_seconds - (time.monotonic() - began)
+        now = replace(options, max_sweeps=sweeps, max_seconds=left)
+        return alternate(layout, Z, codes, now, row_weights=row_weights, lam=lam, callback=callback)
+
+    fit = swept(Layout(start.charts), start.codes, start.lam, options.max_sweeps)
     best, topologies, ratios = fit, start.topologies, [_ratio(fit, start.sigma)]
     kept = topologies
-    short = replace(options, max_sweeps=ROUND_SWEEPS)
-    for _ in range(rounds):
-        if start.sigma is not None and ratios[-1] <= EXPLAINED and not choose:
+    for number in range(rounds):
+        over = options.max_seconds is not None and time.monotonic() - began > options.max_seconds
+        if over or "interrupted" in fit.message or (start.sigma is not None and ratios[-1] <= EXPLAINED):
             break
-        layout, B, lam, topologies = _recharted(Z, fit, topologies, choose, generator)
+        again = choose and number < CHOICES
+        layout, B, lam, topologies = _recharted(Z, fit, topologies, again, generator)
         codes = _encoded(layout, widened(Z), B, options.n_active, math.sqrt(fit.s2))
-        changed = layout.charts != fit.layout.charts
-        fit = alternate(layout, Z, codes, short, row_weights=row_weights, lam=lam, callback=callback)
+        fit = swept(layout, codes, lam, ROUND_SWEEPS)
         ratios.append(_ratio(fit, start.sigma))
         if fit.s2 < best.s2:
             best, kept = fit, topologies
-        if start.sigma is not None and ratios[-1] <= EXPLAINED and not changed:
-            break
-    if best.sweeps < options.max_sweeps and len(ratios) > 1:
-        last = alternate(
-            best.layout,
-            Z,
-            best.codes,
-            options,
-            row_weights=row_weights,
-            lam=best.decoders.lam,
-            callback=callback,
-        )
+    if best.sweeps < options.max_sweeps and len(ratios) > 1 and "interrupted" not in fit.message:
+        last = swept(best.layout, best.codes, best.decoders.lam, options.max_sweeps)
         best = last if last.s2 <= best.s2 else best
     pure = tuple(len(rows) for rows in pure_of(best))
     return PureFit(best, kept, pure, tuple(ratios))
