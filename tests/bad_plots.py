@@ -30,7 +30,18 @@ def live(path: Any = "live.html", *args: Any, **options: Any) -> Any:
     return pb.plots.LiveView(path, *args, **options)
 
 
+scatter, curves, trace = pb.plots.readout_scatter, pb.plots.angle_curves, pb.plots.SubspaceTrace
+
 PLOT_CASES: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
+    ("plots.readout_scatter: shape", lambda: scatter([1.0, 2.0], [1.0]), ValueError, "like actual, got (2,)"),
+    ("plots.readout_scatter: NaN", lambda: scatter([NAN, 1.0], [1.0, 1.0]), ValueError, "finite values"),
+    ("plots.leak_matrix: table", lambda: pb.plots.leak_matrix({}), TypeError, "table: expected a Subspace"),
+    ("plots.angle_curves: none", lambda: curves({"q": []}), ValueError, "angles: expected angles of one or"),
+    ("plots.angle_curves: rank", lambda: curves({"q": [1.0]}), ValueError, "angles['q']: expected numbers"),
+    ("plots.angle_curves: first", lambda: curves({"q": [[1.0]]}, first=-1), ValueError, "first: expected a"),
+    ("plots.SubspaceTrace: none", lambda: trace(Z, {}), ValueError, "quantities: expected a dict"),
+    ("plots.SubspaceTrace: sizes", lambda: trace(Z, {"q": Z}, sizes=0), ValueError, "sizes: expected"),
+    ("plots.SubspaceTrace: early", lambda: trace(Z, {"q": Z}).angles(), ValueError, "one or more epochs"),
     ("plots.plot_embedding: rank", lambda: embedding(Z[0]), ValueError, "Z: expected numbers of shape"),
     ("plots.plot_embedding: one column", lambda: embedding(Z[:, :1]), ValueError, "Z: expected at least 2"),
     ("plots.plot_embedding: NaN", lambda: embedding(Z * NAN), ValueError, "Z: expected finite numbers"),

@@ -9,6 +9,7 @@ from pullback.plots.explorer import EmbeddingPage, interactive_embedding
 from pullback.plots.fan import distance_balls, geodesic_fan
 from pullback.plots.latent import latent_map, magnification_map
 from pullback.plots.live import LiveView
+from pullback.plots.partitions import SubspaceTrace, angle_curves, leak_matrix, readout_scatter
 from pullback.plots.paths import decoded_strip, geodesic_paths
 from pullback.plots.reconstruction import reconstructions
 from pullback.plots.shares import path_attribution
@@ -17,6 +18,8 @@ from pullback.plots.training import loss_curves
 __all__ = [
     "EmbeddingPage",
     "LiveView",
+    "SubspaceTrace",
+    "angle_curves",
     "condition_map",
     "curvature_map",
     "decoded_strip",
@@ -26,10 +29,12 @@ __all__ = [
     "indicatrices",
     "interactive_embedding",
     "latent_map",
+    "leak_matrix",
     "loss_curves",
     "magnification_map",
     "path_attribution",
     "plot_contributions",
     "plot_embedding",
+    "readout_scatter",
     "reconstructions",
 ]
