@@ -37,6 +37,8 @@ ALIKE = (0.9, 0.95, 0.98)
 ALONE = 2.0
 """Rows that must carry a direction at least, by their participation ratio."""
 DENSE, SEEDS = 0.4, 600
+KEPT = 0.8
+"""Share of rows that a cone keeps when it gives up a direction."""
 REWEIGHTINGS = 30
 
 
@@ -99,7 +101,7 @@ def find_cones(Y: Float[Tensor, "n r"], sigma: float, *, most: int | None = None
         found = [*found, fresh[0]]
     # what is small may be a piece of another, and comes last
     found = [*found, *(cone for cone in seen[len(large) :] if _is_new(cone, found))][:most]
-    found = sorted(found, key=lambda cone: -len(cone.rows))
+    found = sorted(_parted(wide, found, sigma), key=lambda cone: -len(cone.rows))
     return [Cone(c.basis.to(Y), c.rows.to(Y.device), c.votes) for c in found]
 
 
@@ -267,6 +269,44 @@ def _independent(cones: list[Cone]) -> list[Cone]:
         if _is_new(cone, found):
             found.append(cone)
     return found
+
+
+def _parted(Y: Tensor, cones: list[Cone], sigma: float) -> list[Cone]:
+    """Cones of which none holds a direction of another: it is given up where that costs few rows."""
+    cones = list(cones)
+    for _ in range(len(cones)):
+        shared = [
+            (i, j)
+            for i in range(len(cones))
+            for j in range(len(cones))
+            if i != j and float(torch.linalg.svdvals(cones[i].basis.mT @ cones[j].basis)[0]) > ALIKE[0]
+        ]
+        lesser = [(i, _without_one(Y, cones[i], cones[j], sigma)) for i, j in shared]
+        kept = [(len(cone.rows) / len(cones[i].rows), i, cone) for i, cone in lesser if cone is not None]
+        if not kept:
+            break
+        share, i, cone = max(kept, key=lambda entry: entry[0])
+        if share < KEPT:
+            break
+        cones[i] = cone
+    return cones
+
+
+def _without_one(Y: Tensor, cone: Cone, other: Cone, sigma: float) -> Cone | None:
+    """The cone with one dimension less, by least trimmed squares on rows that the other does not explain."""
+    rank = cone.basis.shape[1] - 1
+    theirs = set(other.rows.tolist())
+    rows = Y[[row for row in cone.rows.tolist() if row not in theirs]]
+    if rank < 1 or len(rows) < FEWEST:
+        return None
+    kept = rows
+    basis = cone.basis
+    for _ in range(ROUNDS):
+        basis = torch.linalg.eigh(kept.mT @ kept).eigenvectors[:, -rank:].flip(1)
+        residual = rows.square().sum(1) - (rows @ basis).square().sum(1)
+        kept = rows[residual.argsort()[: max(FEWEST, int(KEPT * len(rows)))]]
+    found = _explained(Y, basis, sigma)
+    return Cone(basis, found, cone.votes) if len(found) >= FEWEST else None
 
 
 def _is_new(cone: Cone, found: list[Cone]) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -106,14 +106,16 @@ def choose_topology(
         raise ValueError(f"Z: expected at least 4 rows, got {len(Z)}")
     wide = widened(Z)
     # rows beyond the span of the cloud change neither fit nor order, and charts are fitted in few columns
-    turned = wide @ leading_singular(wide, min(wide.shape))[2] if wide.shape[1] > len(wide) else wide
+    turn = leading_singular(wide, min(wide.shape))[2] if wide.shape[1] > len(wide) else None
+    turned = wide if turn is None else wide @ turn
     sizes = wide.norm(dim=1).clamp_min(1e-12) if amplitudes else None
     table = []
     for chart in charts:
         starts = chart_starts(chart, turned, directions=amplitudes, generator=generator)
         fit = fit_best(chart, turned, starts, amplitudes=sizes, sweeps=sweeps)
         evidence = chart_evidence(chart, wide, fit.t, fit.lam, amplitudes=fit.a if amplitudes else None)
-        table.append(TopologyCandidate(chart.name, evidence, fit))
+        whole = fit if turn is None else replace(fit, B=fit.B @ turn.mT)
+        table.append(TopologyCandidate(chart.name, evidence, whole))
     for count in _counts(len(wide)):
         found = fit_points(wide, count, rays=amplitudes, generator=generator)
         table.append(TopologyCandidate(f"points({count})", found.evidence, None))
