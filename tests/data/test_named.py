@@ -136,6 +136,7 @@ def test_hsmm():
     assert means["CCNB1"][dataset.y == 72].mean() < means["CCNB1"][dataset.y == 0].mean()
 
 
+@pytest.mark.slow
 @pytest.mark.data("hsmm")
 def test_hsmm_genes_and_layers():
     everything, expressed = load("hsmm"), load("hsmm", genes="expressed")

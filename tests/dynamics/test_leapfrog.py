@@ -75,7 +75,9 @@ def test_converged_step_is_the_recorded_one(name):
     assert bool(step.converged.all())
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [CASES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in CASES[1:])]
+)
 def test_many_steps_follow_the_recorded_flow(name):
     case = Case(name)
     d = case.settings[0]

@@ -246,6 +246,7 @@ def test_rows_are_judged_each_by_its_own_chains(X: np.ndarray, fitted: RHVAE) ->
         fitted.sample(2, method="rhmc", X=X[:2], random_state=0, options={"n_steps": 2, "warmup": 0})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_rhmc_without_data_draws_from_the_prior_times_the_volume(fitted: RHVAE) -> None:
     samples = fitted.sample(600, method="rhmc", random_state=0, options=SHORT)
@@ -273,7 +274,10 @@ def test_methods_and_their_data_are_checked(X: np.ndarray, fitted: RHVAE, as_use
             fitted.sample(2, **arguments)
 
 
-@pytest.mark.parametrize("options", [{}, {"reduction": "sum"}], ids=["mean", "sum"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param({}, marks=pytest.mark.slow, id="mean"), pytest.param({"reduction": "sum"}, id="sum")],
+)
 def test_a_large_step_in_ten_dimensions_trains(options: dict, as_users_run: None) -> None:
     """Handwritten digits; with the sum over centroids the first step size is too large for the metric."""
     order = np.random.RandomState(0).permutation(1797)[:600]

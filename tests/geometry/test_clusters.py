@@ -51,6 +51,7 @@ def test_the_same_generator_gives_the_same_clusters():
     assert torch.equal(runs[0].labels, runs[1].labels)
 
 
+@pytest.mark.slow
 def test_one_cluster_is_the_mean():
     z, _ = blobs()
     found = pb.geodesic_kmeans(SPHERE, z, 1)
@@ -88,6 +89,7 @@ def test_seeds_reach_every_side():
     assert bool(torch.isfinite(found.seed_inertias).all())
 
 
+@pytest.mark.slow
 def test_geodesics_have_limits_of_their_own():
     z, _ = blobs()
     found = pb.geodesic_kmeans(SPHERE, z, 2, path_tol=1e-30)

@@ -70,7 +70,7 @@ LINES = {"rank one": rank_one, "narrow": narrow}
 NONE = LINES | {"constant": constant, "saturated": saturated}
 NOT_FINITE = {"NaN": nowhere, "overflow": overflowing}
 MESSAGE = dict.fromkeys(NONE, r"tensor\(z\) is not positive definite at row 0 \(smallest eigenvalue 0\)")
-MESSAGE["narrow"] = r"tensor\(z\) is not positive definite at row 0 \(smallest eigenvalue -?\S+e-1[678]\)"
+MESSAGE["narrow"] = r"tensor\(z\) is not positive definite at row 0 \(smallest eigenvalue (0|-?\S+e-1[678])\)"
 MESSAGE |= dict.fromkeys(NOT_FINITE, r"tensor\(z\) is not finite at row 0; check the decoder")
 
 

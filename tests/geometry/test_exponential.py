@@ -162,7 +162,9 @@ def test_running_out_of_steps_is_said():
     assert "raise max_steps" in seen.message
 
 
-@pytest.mark.parametrize(("dtype", "tol"), [(torch.float32, 1e-6), (torch.float64, 1e-15)])
+@pytest.mark.parametrize(
+    ("dtype", "tol"), [(torch.float32, 1e-6), pytest.param(torch.float64, 1e-15, marks=pytest.mark.slow)]
+)
 def test_a_tolerance_below_rounding_still_moves(dtype, tol):
     z, v = torch.zeros(1, 2, dtype=dtype), torch.tensor([[0.5, 0.2]], dtype=dtype)
     seen = full(SPHERE, z, v, tol=tol)

@@ -22,7 +22,7 @@ def points(n: int, d: int) -> torch.Tensor:
 def test_distances_in_flat_space(d):
     z = points(60, d)
     seen = LatentGraph.through(FLAT, z).distances(z, z[:7])
-    expected = torch.cdist(z, z[:7])
+    expected = (z[:, None] - z[:7]).norm(dim=2)
     assert (seen >= expected - 1e-9).all()
     assert (seen <= 1.1 * expected + 1e-9).all()
     assert (seen[torch.arange(7), torch.arange(7)] == 0).all()

@@ -18,7 +18,12 @@ def full(*args, **options) -> Logarithm:
     return result
 
 
-@pytest.mark.parametrize("name", SURFACES)
+QUICK = ("cylinder", "disk", "roll")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SURFACES]
+)
 def test_there_and_back_on_closed_forms(name, as_users_run):
     """To 1e-6 on 129 nodes, to 1e-8 after refinement."""
     surface = SURFACES[name]
@@ -35,6 +40,7 @@ def test_there_and_back_on_closed_forms(name, as_users_run):
     assert miss[4:].max() <= 1e-8
 
 
+@pytest.mark.slow
 def test_torus_to_1e_5_on_65_nodes(as_users_run):
     """Acceptance 8, on the pairs of the table of lengths."""
     a = torch.tensor([[0.0, 0.0], [0.3, 2.5], [1.0, -1.0]], dtype=torch.float64)
@@ -60,6 +66,7 @@ def test_closed_forms(manifold, as_users_run):
     assert (momentum - expected).norm() > 50 * (seen.vector - expected).norm()
 
 
+@pytest.mark.slow
 def test_both_paths_agree(as_users_run):
     metric = PullbackMetric(tanh_network())
     a, b = rows(4), rows(4, seed=2)

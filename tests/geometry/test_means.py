@@ -63,6 +63,7 @@ def test_a_turned_chart_turns_the_mean():
     )
 
 
+@pytest.mark.slow
 def test_tensor_path_and_embedding_path_agree():
     z = cloud()
     torch.testing.assert_close(
@@ -88,6 +89,7 @@ def test_flat_space_has_the_ordinary_mean(d, dtype):
     torch.testing.assert_close(mean.point, z.mean(0), rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_points_around_a_great_circle_say_that_the_mean_is_one_of_several():
     angle = torch.arange(3).double() * 2 * torch.pi / 3
     z = torch.stack([angle.cos(), angle.sin()], 1)  # the equator: both poles are means
@@ -106,6 +108,7 @@ def test_bad_weights(weights, told, as_users_run):
         pb.frechet_mean(SPHERE, cloud(), weights.double())
 
 
+@pytest.mark.slow
 def test_many_small_doubts_are_one_large():
     angle = torch.linspace(0, 1, 1500)
     z = torch.stack([angle.cos(), angle.sin()], dim=1)

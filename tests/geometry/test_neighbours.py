@@ -31,7 +31,9 @@ def nearest(values: torch.Tensor, k: int, *, own: bool) -> tuple[torch.Tensor, t
     return distance[:, :k], index[:, :k]
 
 
-@pytest.mark.parametrize("metric", [SPHERE, PullbackMetric(net())])
+@pytest.mark.parametrize(
+    "metric", [pytest.param(SPHERE, marks=pytest.mark.slow), PullbackMetric(net())], ids=["sphere", "net"]
+)
 @pytest.mark.parametrize("own", [True, False])
 def test_neighbours_are_those_of_the_matrix(metric, own, monkeypatch):
     monkeypatch.setattr(module, "BLOCK_ENTRIES", 100)

@@ -62,6 +62,7 @@ def test_importance_is_the_closed_form_within_its_standard_error(rows, generator
     assert bool((result.standard_error < 0.02).all())
 
 
+@pytest.mark.slow
 def test_standard_error_is_the_spread_of_repetitions(rows, generator):
     linear = LinearGaussian(torch.float64)
     repeats = [linear.model.log_likelihood(rows, 400, generator=generator) for _ in range(60)]
