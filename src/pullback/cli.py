@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pullback.commands import explanation, pages, tables, training
+from pullback.commands import explanation, pages, partitioning, tables, training
 
 app = typer.Typer(
     name="pullback",
@@ -27,6 +27,7 @@ COMMANDS = (
     tables.sample,
     tables.geodesic,
     explanation.explain,
+    partitioning.partition,
     pages.report,
     pages.info,
 )

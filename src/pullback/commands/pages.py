@@ -12,6 +12,7 @@ import pullback as pb
 from pullback.commands.options import AsJson, Overwrite, Run
 from pullback.commands.printing import console, done, print_facts, print_json
 from pullback.run_folder import REPORT_FILE, open_plain, open_run, resolve_again, values_of
+from pullback.run_partition import known_quantities
 
 DEPENDENCIES = ("torch", "numpy", "scipy", "scikit-learn", "lightning", "bokeh", "matplotlib", "pandas")
 
@@ -49,6 +50,7 @@ def report(
         labels=dataset.y,
         diagnosis=diagnosis,
         before=open_plain(run, record),
+        quantities=known_quantities(dataset, record),
         command=shlex.join(["pullback", *sys.argv[1:]]),
     )
     if not as_json:

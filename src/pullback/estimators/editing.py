@@ -86,12 +86,7 @@ class Quantities:
         train, test = model.training_index_, model.validation_index_
         if not len(test):
             raise ValueError("validation_fraction: expected held-out rows to measure on, got none")
-        values = known_values(model.partition, X, table, quantities)
-        Y = {}
-        for name, kind in partition.kinds.items():
-            Y[name] = torch.from_numpy(kind.columns(name, values[name])).to(table.dtype)
-            if len(Y[name]) != len(table):
-                raise ValueError(f"quantities[{name!r}]: expected {len(table)} rows, got {len(Y[name])}")
+        Y = self.known_columns(X, quantities)
         codes = torch.from_numpy(model._encode(table))
         return evaluate_subspaces(
             partition.loss,
@@ -101,6 +96,27 @@ class Quantities:
             Y_test={name: y[test] for name, y in Y.items()},
             bootstraps=bootstraps,
         )
+
+    def known_columns(self, X: Any, quantities: Mapping[str, Any] | None = None) -> dict[str, torch.Tensor]:
+        """Known quantities of rows as the columns that the blocks are read to, NaN where missing.
+
+        Args:
+            X: data of the same features.
+            quantities: values of those that the partition does not compute, as in ``fit``.
+
+        Returns:
+            name -> ``(n, m)``.
+        """
+        partition = self._reserved()
+        model: Any = self
+        table = model._read(X, reset=False)
+        values = known_values(model.partition, X, table, quantities)
+        found = {}
+        for name, kind in partition.kinds.items():
+            found[name] = torch.from_numpy(kind.columns(name, values[name])).to(table.dtype)
+            if len(found[name]) != len(table):
+                raise ValueError(f"quantities[{name!r}]: expected {len(table)} rows, got {len(found[name])}")
+        return found
 
     def edit(self, X: Any, /, **values: Any) -> Edited:
         """Data with other values of some quantities, all else kept.

@@ -3,6 +3,7 @@
 import datetime
 import os
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pullback.reporting.embedding_diagnosis import diagnose_embedding
 from pullback.reporting.embedding_page import embedding_sections
 from pullback.reporting.evidence import Evidence, Observed, gather, observe, only_encodes
 from pullback.reporting.path_strips import CHOOSE_PATH
+from pullback.reporting.quantities_section import quantities_section
 from pullback.reporting.reasons import reasons_section
 from pullback.reporting.samples_section import samples_section
 from pullback.reporting.sections import (
@@ -46,6 +48,7 @@ def report(
     n_geodesics: int = 8,
     diagnosis: Diagnosis | None = None,
     before: Any = None,
+    quantities: Mapping[str, Any] | None = None,
     command: str | None = None,
     overwrite: bool = True,
     random_state: int = 0,
@@ -68,6 +71,7 @@ def report(
             and not computed again. None computes them.
         before: the same model trained on the same data without its penalties; the map of the condition number
             then shows both. Fit it with the same options and seed and ``penalties=()``.
+        quantities: values of the quantities that a `SubspacePartition` does not compute, as for ``fit``.
         command: what made the page, printed at its end; None prints the call.
         overwrite: replace a file that is already there.
         random_state: seed of the samples.
@@ -110,7 +114,7 @@ def report(
     else:
         seen = gather(model, X, before=before, **options)
         found = measure(seen, join(seen, n_geodesics)) if diagnosis is None else diagnosis
-        parts, figures = _parts(seen, found, X)
+        parts, figures = _parts(seen, found, X, quantities)
     training, curves = training_section(seen, found)
     origin = origin_section(command or _call(model, path), _versions(), _options(model))
     text = assemble(
@@ -126,14 +130,17 @@ def report(
     return path
 
 
-def _parts(evidence: Evidence, found: Diagnosis, X: Any) -> tuple[list[Section], Figures]:
+def _parts(
+    evidence: Evidence, found: Diagnosis, X: Any, quantities: Mapping[str, Any] | None
+) -> tuple[list[Section], Figures]:
     """What there is to show of a model that encodes and decodes."""
     sections, figures = map_sections(evidence, found)
     unequal, conditions = condition_section(evidence)
     drawn, dots = samples_section(evidence, found)
     rebuilt, more = reconstruction_section(evidence)
-    parts = [*sections, *unequal, *reasons_section(evidence, X), *drawn, rebuilt]
-    return parts, figures | conditions | dots | more
+    reserved, readings = quantities_section(evidence, X, quantities)
+    parts = [*sections, *unequal, *reserved, *reasons_section(evidence, X), *drawn, rebuilt]
+    return parts, figures | conditions | readings | dots | more
 
 
 def _embedding_parts(seen: Observed, X: Any) -> tuple[list[Section], Figures]:

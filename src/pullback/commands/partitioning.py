@@ -1,0 +1,133 @@
+"""The command that reserves latent coordinates for columns of a table: `partition`."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+import pullback as pb
+from pullback.commands.options import (
+    AsJson,
+    Categorical,
+    Data,
+    Drop,
+    Identifier,
+    Key,
+    Label,
+    Layer,
+    Missing,
+    Overwrite,
+    Quiet,
+    given,
+)
+from pullback.commands.printing import console, print_json
+from pullback.run_folder import REPORT_FILE, check_folder, values_of, write_record
+from pullback.run_options import parse_options
+from pullback.run_partition import numbers_of, read_with_quantities, reserving_estimator, write_quantities
+
+Reserving = Literal["autoencoder", "vae", "hvae", "rhvae"]
+
+
+def partition(
+    data: Data,
+    quantity: Annotated[
+        list[str],
+        typer.Option(
+            "--quantity",
+            help="Column (obs field, array beside the data) to reserve room for; may be repeated.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model, codes and report.")],
+    model: Annotated[Reserving, typer.Option(help="Kind of model.")] = "autoencoder",
+    size: Annotated[
+        list[str] | None, typer.Option(help="Latent coordinates of a quantity, COL=K; may be repeated.")
+    ] = None,
+    circular: Annotated[
+        list[str] | None,
+        typer.Option(help="Quantity that is a position on a circle, COL=PERIOD; may be repeated."),
+    ] = None,
+    category: Annotated[
+        list[str] | None,
+        typer.Option(help="Quantity that is a category though its values are numbers; may be repeated."),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(min=0, help="Weight beside the reconstruction; twice the features if not given."),
+    ] = None,
+    latent_dim: Annotated[
+        int | None,
+        typer.Option(min=1, help="Latent dimensions; twice what the quantities take if not given."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Most passes over the data.")] = None,
+    seed: Annotated[int, typer.Option(help="Makes the fit repeatable.")] = 0,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other option of the model, NAME=VALUE; may be repeated."),
+    ] = None,
+    label: Label = None,
+    identifier: Identifier = None,
+    drop: Drop = None,
+    missing: Missing = None,
+    categorical: Categorical = None,
+    layer: Layer = None,
+    key: Key = None,
+    report: Annotated[bool, typer.Option(help="Also write report.html.")] = True,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model on DATA that keeps latent coordinates for known quantities; measure what is where."""
+    reading = given(
+        label=label, id=identifier, drop=drop, missing=missing, categorical=categorical, layer=layer, key=key
+    )
+    if (out / "config.json").exists() and not overwrite:
+        raise FileExistsError(f"{out}: already holds a model; pass --overwrite or choose another --out")
+    check_folder(out)
+    dataset, quantities = read_with_quantities(data, quantity, reading)
+    settings = {"random_state": seed, "validation_fraction": 0.2} | parse_options(option or [])
+    settings |= given(latent_dim=latent_dim, max_epochs=epochs)
+    estimator = reserving_estimator(
+        model,
+        quantities,
+        settings,
+        sizes=numbers_of(size or [], "--size"),
+        circular=numbers_of(circular or [], "--circular"),
+        categorical=category or [],
+        strength=strength,
+    )
+    if quiet or as_json:
+        estimator.set_params(progress=False)
+    values = values_of(dataset)
+    estimator.fit(values, quantities=quantities)
+    estimator.save(out, overwrite=True)
+    kept = reading if data.startswith("data:") else reading | {"extra": quantity}
+    command = shlex.join(["pullback", *sys.argv[1:]])
+    record = {"data": data, "reading": kept, "command": command, "plain": False, "quantities": quantity}
+    write_record(out, dataset, estimator.embedding_, **record)
+    table = estimator.evaluate_quantities(values, quantities)
+    write_quantities(out, table)
+    summary = {
+        "run": str(out),
+        "model": type(estimator).__name__,
+        "rows": len(dataset.X),
+        "features": len(dataset.features),
+        "converged": bool(estimator.converged_),
+        "message": estimator.message_,
+        **table.to_dict(),
+    }
+    if report:
+        page = pb.report(
+            estimator, values, out / REPORT_FILE, labels=dataset.y, quantities=quantities, command=command
+        )
+        summary["report"] = str(page.resolve())
+    if as_json:
+        print_json(summary)
+    elif not quiet:
+        screen = console()
+        screen.print(str(table), markup=False)
+        if not estimator.converged_:
+            screen.print(f"note: {estimator.message_}", style="yellow", markup=False)
+        if report:
+            screen.print(f"report: {summary['report']}", markup=False)
