@@ -70,7 +70,7 @@ def find_cones(Y: Float[Tensor, "n r"], sigma: float, *, most: int | None = None
     Args:
         Y: rows in the directions that stand out of noise, not centred, (n, r).
         sigma: standard deviation of the noise.
-        most: cones wanted at most, those of most rows; None for all that are found.
+        most: cones wanted at most, those of most rows; a single one is all rows; None for all that are found.
     Returns: cones, most rows first.
     Raises:
         TypeError, ValueError: no table of finite numbers, a level that is not positive.
@@ -90,6 +90,8 @@ def find_cones(Y: Float[Tensor, "n r"], sigma: float, *, most: int | None = None
         check_whole("most", most)
     if len(wide) < FEWEST:
         return []
+    if most == 1:
+        return [Cone(torch.eye(Y.shape[1]).to(Y), torch.arange(len(Y), device=Y.device), 0)]
     seen = _cones(wide, sigma, most)
     sizes = sorted(len(cone.rows) for cone in seen)
     large = [cone for cone in seen if 2 * len(cone.rows) >= sizes[len(sizes) // 2]][:most]
@@ -124,7 +126,8 @@ def noise_subspace(rows: Float[Tensor, "n r"], sigma: float) -> Float[Tensor, "r
 
 def _cones(Y: Tensor, sigma: float, wanted: int | None = None) -> list[Cone]:
     """Cones of joined pieces, most rows first; joined more strictly while there are fewer than wanted."""
-    pieces = _pieces(Y, sigma)
+    # where several are wanted none fills the space
+    pieces = _pieces(Y, sigma, min(LARGEST_RANK, Y.shape[1] - (wanted is not None)))
     best: list[Cone] = []
     for alike in ALIKE:
         joined = [_completed(Y, piece, sigma) for piece in _joined(Y, pieces, sigma, alike)]
@@ -136,7 +139,7 @@ def _cones(Y: Tensor, sigma: float, wanted: int | None = None) -> list[Cone]:
     return best
 
 
-def _pieces(Y: Tensor, sigma: float) -> list[_Piece]:
+def _pieces(Y: Tensor, sigma: float, largest: int) -> list[_Piece]:
     """What seeds lead to: the densest rows first, those left out that are known often enough."""
     n = len(Y)
     directions = normalize(Y, dim=1)
@@ -148,7 +151,7 @@ def _pieces(Y: Tensor, sigma: float) -> list[_Piece]:
     for seed in order[:: max(1, len(order) // SEEDS)].tolist():
         if known[seed] >= SUPPORT:
             continue
-        grown = _grown(Y, directions, torch.from_numpy(index[seed]), sigma)
+        grown = _grown(Y, directions, torch.from_numpy(index[seed]), sigma, largest)
         if grown is None:
             continue
         basis, rows = grown
@@ -161,12 +164,14 @@ def _pieces(Y: Tensor, sigma: float) -> list[_Piece]:
     return _overlapping(Y, _supported(list(found.values())), sigma)
 
 
-def _grown(Y: Tensor, directions: Tensor, rows: Tensor, sigma: float) -> tuple[Tensor, Tensor] | None:
+def _grown(
+    Y: Tensor, directions: Tensor, rows: Tensor, sigma: float, largest: int
+) -> tuple[Tensor, Tensor] | None:
     """The subspace that a few rows lead to, and its rows; None where it does not stay small."""
     basis = torch.linalg.eigh(Y[rows].mT @ Y[rows]).eigenvectors[:, -2:]
     before: list[int] = []
     for _ in range(ROUNDS):
-        if not 0 < basis.shape[1] <= min(LARGEST_RANK, Y.shape[1]):
+        if not 0 < basis.shape[1] <= largest:
             return None
         rows = _explained(Y, basis, sigma)
         if len(rows) < MUTUAL:

@@ -205,7 +205,7 @@ def fit_pure(
     return PureFit(best, kept, pure, tuple(ratios))
 
 
-def pure_of(fit: Alternated) -> list[Int[Tensor, " m"]]:
+def pure_of(fit: Alternated) -> list[Int[Tensor, " _"]]:
     """Rows whose only active atom is k, for every k."""
     alone = (fit.codes.atoms >= 0).sum(1) == 1
     only = fit.codes.atoms.max(1).values

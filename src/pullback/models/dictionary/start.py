@@ -40,7 +40,7 @@ class Start:
     codes: Codes
     lam: Float[Tensor, " k"] | None
     topologies: tuple[Topology | None, ...]
-    groups: tuple[Int[Tensor, " n"], ...]
+    groups: tuple[Int[Tensor, " _"], ...]
     sigma: float | None
     found: int
 
@@ -55,7 +55,7 @@ class GroupFit:
 
 def fit_groups(
     Z: Float[Tensor, "n p"],
-    groups: Sequence[Int[Tensor, " g"]],
+    groups: Sequence[Int[Tensor, " _"]],
     kinds: Kinds,
     *,
     amplitudes: bool = False,
