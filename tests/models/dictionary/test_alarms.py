@@ -72,9 +72,9 @@ def test_units_do_not_matter() -> None:
 @pytest.mark.parametrize(
     ("alarms", "codes"),
     [
-        (residual_alarms(1.06, 1.0, 2000), ["residual_above_noise"]),
-        (residual_alarms(1.06, 1.0, 500), []),
-        (residual_alarms(9.0, None, 500), []),
+        (residual_alarms(1.04, 1.0, 2000, 64), ["residual_above_noise"]),
+        (residual_alarms(1.03, 1.0, 500, 64), []),
+        (residual_alarms(9.0, None, 500, 64), []),
         (restart_alarms((1.0, 1.2), random=False), ["restart_spread"]),
         (restart_alarms((1.0, 1.01), random=True), []),
         (restart_alarms((1.0,), random=False), []),

@@ -14,6 +14,7 @@ from pullback.linalg import principal_angles
 from pullback.models.dictionary.codes import Codes
 from pullback.models.dictionary.gauge import speed_variation
 from pullback.models.dictionary.layout import Layout
+from pullback.models.dictionary.noise import largest_ratio
 from pullback.models.dictionary.sweep import Alternated
 from pullback.models.dictionary.topology import Topology
 from pullback.typing import Chart
@@ -35,9 +36,6 @@ Code = Literal[
     "numerical",
 ]
 
-MANY_ROWS = 1000
-RATIO, RATIO_OF_FEW = 1.05, 1.10
-"""s²/σ² above which something is not explained: with many rows and with fewer."""
 SOFT, SPREAD, SPEED, FEW, DEAD, ALIKE = 0.9, 0.05, 0.3, 40, 0.005, 0.9
 FAR, NEAR = 0.25, 2.0
 GRID = 200
@@ -91,7 +89,7 @@ def fit_alarms(
     groups = len(pure) if found is None else found
     finite = bool(torch.isfinite(fit.B).all() & torch.isfinite(codes.weights).all())
     return (
-        *residual_alarms(fit.s2, sigma_noise, len(codes)),
+        *residual_alarms(fit.s2, sigma_noise, len(codes), fit.B.shape[1]),
         *assignment_alarms(codes),
         *restart_alarms(values, random=random),
         *topology_alarms(tuple(topologies)),
@@ -108,20 +106,20 @@ def log_alarms(alarms: tuple[Alarm, ...]) -> None:
         logger.warning("%s", alarm)
 
 
-def residual_alarms(s2: float, sigma: float | None, rows: int) -> list[Alarm]:
-    """Whether the residual is larger than noise: a lost atom leaves 1.05 and more times its variance.
+def residual_alarms(s2: float, sigma: float | None, n: int, p: int) -> list[Alarm]:
+    """Whether the residual is larger than noise: a lost atom leaves 1.03 and more times its variance.
 
     Args:
         s2: of the fit.
         sigma: of the noise; None where the rows do not tell, and nothing can be said.
-        rows: number of rows.
+        n, p: rows and columns, see `largest_ratio`.
     Example:
-        >>> [alarm.code for alarm in residual_alarms(1.2, 1.0, 5000)]
+        >>> [alarm.code for alarm in residual_alarms(1.2, 1.0, 5000, 64)]
         ['residual_above_noise']
     """
     if sigma is None:
         return []
-    ratio, limit = s2 / sigma**2, RATIO if rows >= MANY_ROWS else RATIO_OF_FEW
+    ratio, limit = s2 / sigma**2, largest_ratio(n, p)
     if ratio <= limit:
         return []
     hint = "an atom may be lost or two mixed: more rows, other charts, n_restarts or n_atoms"

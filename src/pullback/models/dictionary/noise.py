@@ -80,3 +80,18 @@ def _is_flat(bulk: Tensor, sigma: float, many: int) -> bool:
     levels = torch.tensor(QUARTILES, dtype=bulk.dtype, device=bulk.device)
     wanted = torch.tensor([marchenko_pastur_quantile(ratio, level) for level in QUARTILES]).to(scaled)
     return bool(((scaled.quantile(levels) - wanted).abs() <= FLATNESS * wanted).all())
+
+
+def largest_ratio(n: int, p: int) -> float:
+    """How much s² of a complete fit may exceed σ² of the spectrum: few rows bias and scatter both.
+
+    Measured on planted sums of six atoms in 64 dimensions: complete fits 1.007 - 1.019 at 2500 rows and 1.00
+    - 1.026 at 1000, fits that lost an atom 1.03 - 1.8.
+
+    Args:
+        n, p: rows and columns.
+    Example:
+        >>> round(largest_ratio(2500, 64), 3), round(largest_ratio(200, 8), 3)
+        (1.022, 1.106)
+    """
+    return 1 + max(0.018 + 10 / n, 3 * math.sqrt(2 / (n * p)))

@@ -24,7 +24,7 @@ from pullback.models.dictionary.codes import Codes
 from pullback.models.dictionary.cones import find_cones
 from pullback.models.dictionary.encoding import encode
 from pullback.models.dictionary.layout import Layout
-from pullback.models.dictionary.noise import MARGIN, noise_level
+from pullback.models.dictionary.noise import MARGIN, largest_ratio, noise_level
 from pullback.models.dictionary.start import Kinds, Start, fit_groups
 from pullback.models.dictionary.sweep import Alternated, SweepOptions, alternate
 from pullback.models.dictionary.topology import Topology, choose_topology
@@ -39,6 +39,10 @@ CHOICES = 2
 """Rounds in which charts are chosen again, too."""
 SPLITS, GRAPHS = (0, 2, None), (6, 10, 15)
 SUBSPACE = 4
+SEEDED = 0.15
+"""How much larger the share of rows is from which cones grow."""
+PATIENCE, GAIN = 2, 1e-3
+"""Rounds without a gain after which charting again is given up, and the smallest gain of s²."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +127,7 @@ def pure_start(
         n_atoms: K.
         kinds: charts, see `fit_groups`.
         n_active: most atoms of a row.
-        share: of rows taken for pure where cones are missing; restarts change it.
+        share: of rows taken for pure where cones are missing; cones grow from .15 more. Restarts change it.
         generator: of clusters and chart starts.
     Returns: `Start`; ``found`` is the number of cones.
     Raises:
@@ -136,7 +140,7 @@ def pure_start(
     sigma = noise_level(wide).sigma
     basis = _signal(wide, sigma)
     Y = wide @ basis
-    cones = [] if sigma is None else find_cones(Y, sigma, most=n_atoms)
+    cones = [] if sigma is None else find_cones(Y, sigma, most=n_atoms, dense=min(1.0, share + SEEDED))
     groups = [cone.rows for cone in cones]
     if len(groups) < n_atoms:
         groups += _clusters(Y, groups, n_atoms - len(groups), share, generator)
@@ -186,18 +190,25 @@ def fit_pure(
 
     fit = swept(Layout(start.charts), start.codes, start.lam, options.max_sweeps)
     best, topologies, ratios = fit, start.topologies, [_ratio(fit, start.sigma)]
-    kept = topologies
+    kept, idle = topologies, 0
     for number in range(rounds):
         over = options.max_seconds is not None and time.monotonic() - began > options.max_seconds
-        if over or "interrupted" in fit.message or (start.sigma is not None and ratios[-1] <= EXPLAINED):
+        if (
+            over
+            or "interrupted" in fit.message
+            or (start.sigma is not None and ratios[-1] <= largest_ratio(*Z.shape))
+        ):
             break
         again = choose and number < CHOICES
         layout, B, lam, topologies = _recharted(Z, fit, topologies, again, generator)
         codes = _encoded(layout, widened(Z), B, options.n_active, math.sqrt(fit.s2))
         fit = swept(layout, codes, lam, ROUND_SWEEPS)
         ratios.append(_ratio(fit, start.sigma))
+        idle = 0 if fit.s2 < (1 - GAIN) * best.s2 else idle + 1
         if fit.s2 < best.s2:
             best, kept = fit, topologies
+        if idle >= PATIENCE:
+            break
     if best.sweeps < options.max_sweeps and len(ratios) > 1 and "interrupted" not in fit.message:
         last = swept(best.layout, best.codes, best.decoders.lam, options.max_sweeps)
         best = last if last.s2 <= best.s2 else best
