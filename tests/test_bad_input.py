@@ -17,6 +17,8 @@ from torch import nn
 import pullback as pb
 from bad_attribution import ATTRIBUTION_CASES
 from bad_charts import CHART_CASES
+from bad_dictionary import DICTIONARY_CASES
+from bad_dictionary_parts import DICTIONARY_PART_CASES
 from bad_flows import FLOW_CASES
 from bad_plots import PLOT_CASES
 from bad_rooms import ROOM_CASES, ROOMS, WITHOUT_ARGUMENTS
@@ -354,6 +356,8 @@ CASES += FLOW_CASES
 CASES += ATTRIBUTION_CASES
 CASES += UMAP_CASES
 CASES += CHART_CASES
+CASES += DICTIONARY_CASES
+CASES += DICTIONARY_PART_CASES
 CASES += PLOT_CASES
 CASES += ROOM_CASES
 CASES += SUBSPACE_CASES

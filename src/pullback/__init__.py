@@ -134,6 +134,7 @@ _HOME = {
         "VAE",
         "Autoencoder",
         "Edited",
+        "ManifoldDictionary",
         "ParametricUMAP",
         "Samples",
         "SubspacePartition",

@@ -21,6 +21,7 @@ from pullback.estimators import RHVAE as RHVAE
 from pullback.estimators import VAE as VAE
 from pullback.estimators import Autoencoder as Autoencoder
 from pullback.estimators import Edited as Edited
+from pullback.estimators import ManifoldDictionary as ManifoldDictionary
 from pullback.estimators import ParametricUMAP as ParametricUMAP
 from pullback.estimators import Samples as Samples
 from pullback.estimators import SubspacePartition as SubspacePartition

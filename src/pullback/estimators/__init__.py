@@ -5,6 +5,7 @@ from pullback.estimators.base import LatentModel
 from pullback.estimators.editing import Edited
 from pullback.estimators.explaining import explain
 from pullback.estimators.hvae import HVAE
+from pullback.estimators.manifold_dictionary import ManifoldDictionary
 from pullback.estimators.parametric_umap import ParametricUMAP
 from pullback.estimators.persistence import load
 from pullback.estimators.registry import register_module
@@ -21,6 +22,7 @@ __all__ = [
     "Autoencoder",
     "Edited",
     "LatentModel",
+    "ManifoldDictionary",
     "ParametricUMAP",
     "Samples",
     "SubspacePartition",

@@ -9,11 +9,13 @@ from torch import nn
 from pullback.estimators.autoencoder import Autoencoder
 from pullback.estimators.base import LatentModel
 from pullback.estimators.hvae import HVAE
+from pullback.estimators.manifold_dictionary import ManifoldDictionary
 from pullback.estimators.parametric_umap import ParametricUMAP
 from pullback.estimators.registry import register_module
 from pullback.estimators.rhvae import RHVAE
 from pullback.estimators.state import restored
 from pullback.estimators.vae import VAE
+from pullback.io import load_model
 
 __all__ = ["load", "register_module"]
 
@@ -23,7 +25,7 @@ ESTIMATORS: dict[str, type[Any]] = {cls.__name__: cls for cls in CLASSES}
 
 def load(
     directory: str | os.PathLike, *, modules: Mapping[str, nn.Module] | None = None
-) -> LatentModel | ParametricUMAP:
+) -> LatentModel | ParametricUMAP | ManifoldDictionary:
     """The estimator that `save` wrote, fitted: its `transform` gives the same bits.
 
     Args:
@@ -48,4 +50,6 @@ def load(
         >>> bool((again.transform(X) == model.transform(X)).all())
         True
     """
+    if load_model(directory)[0].get("class") == ManifoldDictionary.__name__ and not modules:
+        return ManifoldDictionary.load(directory)
     return restored(directory, ESTIMATORS, modules or {})

@@ -138,7 +138,7 @@ class _Alternation:
     def run(self, codes: Codes, sweeps: int, reencode: tuple[int, ...], tol: float, scale: float) -> ChartFit:
         chart, damping = self.layout.charts[0], None
         lam = self.Z.new_full((1,), START if self.smoothness is None else self.smoothness)
-        always = chart.d == 0
+        always = chart.d == 0 and self.steps > 0
         path: list[float] = []
         fit: DecoderFit | None = None
         converged, definite = False, True

@@ -1,7 +1,9 @@
 """Codes of rows: which atoms, how much of each, and where on them."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
@@ -100,9 +102,13 @@ def decode(layout: Layout, B: Float[Tensor, "k p"], codes: Codes) -> Float[Tenso
     return result
 
 
+Numbers = Float[Tensor, "n m"] | Float[np.ndarray, "n m"]
+Places3 = Float[Tensor, "n m c"] | Float[np.ndarray, "n m c"]
+
+
 @dataclass(frozen=True, eq=False)
 class SparseCodes:
-    """Codes as they are given to users, sorted by weight within a row.
+    """Codes as they are given to users, tensors or arrays, sorted by weight within a row.
 
     Attributes:
         indices: atoms, (n, m), -1 = empty.
@@ -114,26 +120,67 @@ class SparseCodes:
         n_atoms: K.
     """
 
-    indices: Int[Tensor, "n m"]
-    weights: Float[Tensor, "n m"]
-    coords: Float[Tensor, "n m c"]
-    coord_sd: Float[Tensor, "n m d"]
-    residual: Float[Tensor, " n"]
-    converged: Bool[Tensor, " n"]
+    indices: Int[Tensor, "n m"] | Int[np.ndarray, "n m"]
+    weights: Numbers
+    coords: Places3
+    coord_sd: Float[Tensor, "n m d"] | Float[np.ndarray, "n m d"]
+    residual: Float[Tensor, " n"] | Float[np.ndarray, " n"]
+    converged: Bool[Tensor, " n"] | Bool[np.ndarray, " n"]
     n_atoms: int
 
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, K), of the table of weights."""
+        return len(self), self.n_atoms
+
+    @property
+    def dtype(self) -> Any:
+        """Of weights and coordinates."""
+        return self.weights.dtype
+
+    def __getitem__(self, rows: Any) -> "SparseCodes":
+        """The codes of some rows."""
+        at = rows[0] if isinstance(rows, tuple) else rows
+        at = [at] if isinstance(at, int | np.integer) else at
+        names = ("indices", "weights", "coords", "coord_sd", "residual", "converged")
+        return SparseCodes(*[getattr(self, name)[at] for name in names], n_atoms=self.n_atoms)
+
+    def numpy(self) -> "SparseCodes":
+        """The same with NumPy arrays."""
+        names = ("indices", "weights", "coords", "coord_sd", "residual", "converged")
+        arrays = (torch.as_tensor(getattr(self, name)).detach().cpu().numpy() for name in names)
+        return SparseCodes(*arrays, n_atoms=self.n_atoms)
+
+    def plain(self, like: Tensor) -> Codes:
+        """Codes that can be decoded, in the dtype and on the device of ``like``."""
+        atoms = torch.as_tensor(self.indices, device=like.device)
+        coords = torch.as_tensor(self.coords).to(like).nan_to_num()
+        return Codes(atoms, torch.as_tensor(self.weights).to(like), coords)
+
+    def of_atom(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows that use an atom, its slot in them and its coordinates there, padded."""
+        indices, coords = torch.as_tensor(self.indices), torch.as_tensor(self.coords)
+        row, slot = (indices == k).nonzero(as_tuple=True)
+        return row, slot, coords[row, slot]
+
     def to_csr(self) -> sparse.csr_matrix:
         """Weights as a sparse matrix, (n, K)."""
-        row, slot = (self.indices >= 0).nonzero(as_tuple=True)
-        entries = self.weights[row, slot].detach().cpu().numpy()
-        places = row.cpu().numpy(), self.indices[row, slot].cpu().numpy()
-        return sparse.csr_matrix((entries, places), shape=(len(self), self.n_atoms))
+        indices, weights = np.asarray(self.numpy().indices), np.asarray(self.numpy().weights)
+        row, slot = np.nonzero(indices >= 0)
+        return sparse.csr_matrix((weights[row, slot], (row, indices[row, slot])), shape=self.shape)
 
-    def to_array(self) -> Float[Tensor, "n k"]:
+    def to_array(self) -> Float[Tensor, "n k"] | Float[np.ndarray, "n k"]:
         """Weights as a dense matrix, (n, K)."""
+        if isinstance(self.weights, np.ndarray):
+            return self.to_csr().toarray()
         dense = self.weights.new_zeros(len(self), self.n_atoms + 1)
-        dense.scatter_add_(1, torch.where(self.indices < 0, self.n_atoms, self.indices), self.weights)
+        indices = torch.as_tensor(self.indices)
+        dense.scatter_add_(1, torch.where(indices < 0, self.n_atoms, indices), self.weights)
         return dense[:, :-1]
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        dense = np.asarray(self.to_csr().toarray())
+        return dense if dtype is None else dense.astype(dtype)  # type: ignore[arg-type]

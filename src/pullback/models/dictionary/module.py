@@ -115,7 +115,7 @@ class ManifoldDictionaryModule(nn.Module):
             codes: of n rows.
         """
         if isinstance(codes, SparseCodes):
-            codes = Codes(codes.indices, codes.weights, codes.coords.nan_to_num())
+            codes = codes.plain(self.B)
         return decode(self.layout, self.B, codes)
 
     def encode(self, Z: Float[Tensor, "n p"], *, differentiable: Literal[False, "implicit"] = False) -> Codes:

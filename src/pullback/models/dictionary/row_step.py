@@ -167,6 +167,37 @@ def local_products(rows: Float[Tensor, "n m e M"], gram: Float[Tensor, "n k k"])
     return full.view(n, m, m * e, e).transpose(1, 2).reshape(n, m * e, m * e)
 
 
+def coordinate_deviations(
+    layout: Layout, gram: Float[Tensor, "k k"], codes: Codes, s2: float
+) -> Float[Tensor, "n m d"]:
+    """Standard deviations of coordinates, sqrt diag s² (J Jᵀ)⁻¹ of the open atoms, undamped; NaN where none.
+
+    Args:
+        layout: of the atoms.
+        gram: G, (M_tot, M_tot).
+        codes: of the rows.
+        s2: noise variance in the same units.
+    """
+    places = Places.of(layout, codes.atoms)
+    columns, moving = places.columns(), places.moving()
+    rows = places.basis(codes.coords.double())
+    rows[:, :, 1:] *= codes.weights.double()[:, :, None, None]
+    table = gram.double()[columns.unsqueeze(2), columns.unsqueeze(1)]
+    free = torch.cat([(codes.atoms >= 0).unsqueeze(2), moving], 2)
+    variance = s2 * inverse_diagonal(local_products(rows, table), free.flatten(1)).view_as(free)
+    return torch.where(moving, variance[:, :, 1:].sqrt(), torch.nan)
+
+
+def inverse_diagonal(H: Float[Tensor, "n q q"], free: Bool[Tensor, "n q"]) -> Float[Tensor, "n q"]:
+    """Diagonal of H⁻¹ over the free variables of each row."""
+    size = H.diagonal(dim1=1, dim2=2).amax(1, keepdim=True).clamp_min(1e-300)
+    eye = torch.eye(H.shape[1], dtype=H.dtype, device=H.device)
+    H = torch.where(free.unsqueeze(1) & free.unsqueeze(2), H, 0.0)
+    H = H + torch.diag_embed(torch.where(free, 1e-12 * size, 1.0))
+    factor, _ = torch.linalg.cholesky_ex(H)
+    return torch.linalg.solve_triangular(factor, eye.expand_as(H), upper=False).square().sum(1)
+
+
 def _chosen(taken: Tensor, then: _Local, now: _Local) -> _Local:
     def pick(name: str) -> Tensor:
         a, b = getattr(then, name), getattr(now, name)

@@ -16,7 +16,16 @@ from torch import Tensor
 
 from pullback.models.dictionary.codes import Codes, join
 from pullback.models.dictionary.layout import Layout
-from pullback.models.dictionary.row_step import HIGHER, JITTER, LEAST, LOWER, MOST, RowSteps, fresh_damping
+from pullback.models.dictionary.row_step import (
+    HIGHER,
+    JITTER,
+    LEAST,
+    LOWER,
+    MOST,
+    RowSteps,
+    fresh_damping,
+    inverse_diagonal,
+)
 from pullback.penalties.gershgorin import absolute_row_sums
 from pullback.penalties.softmax_rows import Assignments, assign
 
@@ -129,8 +138,7 @@ def _step_chunk(
 ) -> RowSteps:
     assert codes.logits is not None
     B = layout.padded(target.B)
-    tangents = [(k, j) for k, chart in enumerate(layout.charts) for j in range(chart.d)]
-    places = torch.tensor(tangents, dtype=torch.long, device=B.device).reshape(-1, 2)
+    places = _tangents(layout, B.device)
     now = _State.of(layout, target, B, codes.logits.double(), codes.coords.double(), tau, entropy)
     accepted, slope = torch.ones(len(codes), dtype=torch.bool, device=B.device), torch.zeros_like(damping)
     for _ in range(steps):
@@ -147,18 +155,59 @@ def _step_chunk(
     return RowSteps(moved, damping, now.value, accepted, slope)
 
 
-def _newton(
-    now: _State, places: Tensor, damping: Tensor, tau: float, entropy: float
-) -> tuple[Tensor, Tensor]:
+def _jacobian(now: _State, places: Tensor, tau: float) -> Tensor:
+    """Rows by logits, then by the tangents at ``places``, (n, q, r)."""
     a = now.at.a.mT.unsqueeze(2)
     by_logit = (a / tau) * (now.curves[:, :, 0] - now.fitted)
     by_coord = (a.unsqueeze(2) * now.curves[:, :, 1:])[places[:, 0], :, places[:, 1]]
-    J = torch.cat([by_logit, by_coord]).transpose(0, 1)
+    return torch.cat([by_logit, by_coord]).transpose(0, 1)
+
+
+def _tangents(layout: Layout, device: torch.device) -> Tensor:
+    """Atom and number of every tangent, (Σ d_k, 2)."""
+    pairs = [(k, j) for k, chart in enumerate(layout.charts) for j in range(chart.d)]
+    return torch.tensor(pairs, dtype=torch.long, device=device).reshape(-1, 2)
+
+
+def softmax_deviations(
+    layout: Layout, target: Projected, codes: Codes, s2: float, *, tau: float, used: float
+) -> Float[Tensor, "n k d"]:
+    """Standard deviations of coordinates, sqrt diag s² (J Jᵀ)⁻¹, of atoms with a share of the largest weight.
+
+    Args:
+        layout: of the atoms.
+        target: rows and decoders.
+        codes: of the rows.
+        s2: noise variance in the same units.
+        tau: temperature.
+        used: share of a row's largest weight from which an atom counts; others get NaN.
+    """
+    assert codes.logits is not None
+    (n, K), d = codes.atoms.shape, layout.widths[1]
+    places = _tangents(layout, target.B.device)
+    now = _State.of(
+        layout, target, layout.padded(target.B), codes.logits.double(), codes.coords.double(), tau, 0.0
+    )
+    J = _jacobian(now, places, tau)
+    counts = codes.weights > used * codes.weights.amax(1, keepdim=True)
+    free = torch.cat([counts & (counts.sum(1, keepdim=True) > 1), counts[:, places[:, 0]]], 1)
+    H = J @ J.mT * (free.unsqueeze(1) & free.unsqueeze(2))
+    H[:, :K, :K] += 1.0 / K  # all logits together change nothing
+    variance = s2 * inverse_diagonal(H, free)
+    result = variance.new_full((n, K, d), torch.nan)
+    result[:, places[:, 0], places[:, 1]] = torch.where(free, variance.sqrt(), torch.nan)[:, K:]
+    return result
+
+
+def _newton(
+    now: _State, places: Tensor, damping: Tensor, tau: float, entropy: float
+) -> tuple[Tensor, Tensor]:
+    J = _jacobian(now, places, tau)
     slope = -(J @ now.residual.unsqueeze(2)).squeeze(2)
     H = J @ J.mT
     diagonal = (damping + JITTER).unsqueeze(1).expand_as(slope)
     if entropy:
-        K = len(a)
+        K = now.at.a.shape[1]
         slope[:, :K] += (entropy / tau) * now.at.a * now.at.u
         bound = absolute_row_sums(now.at, entropy / tau**2)
         diagonal = torch.cat([diagonal[:, :K] + bound, diagonal[:, K:]], 1)

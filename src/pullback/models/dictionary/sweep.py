@@ -57,6 +57,7 @@ class SweepOptions:
         reencode_every: sweeps between offers of a code from nothing.
         regauge_every: sweeps between changes to arc length.
         open_cost: what an open atom must save of ½|z - ẑ|²; None for p σ²/8.
+        gauge: whether coordinates are brought to unit speed; False where they are known.
     """
 
     gate: Gate = "amplitude"
@@ -72,6 +73,7 @@ class SweepOptions:
     reencode_every: int = 6
     regauge_every: int = 10
     open_cost: float | None = None
+    gauge: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +168,22 @@ def alternate(
     """
     options = SweepOptions() if options is None else options
     return _Sweeps(layout, Z, options, row_weights).run(start, lam, callback)
+
+
+def gauged(
+    fit: Alternated, Z: Float[Tensor, "n p"], options: SweepOptions, row_weights: Tensor | None = None
+) -> Alternated:
+    """A fit in the gauge of ``options``, for fits that were swept without.
+
+    Args:
+        fit: of `alternate`.
+        Z: its rows.
+        options: of the gauge.
+        row_weights: w, (n,).
+    """
+    once = replace(options, max_sweeps=1, max_seconds=None)
+    found = alternate(fit.layout, Z, fit.codes, once, row_weights=row_weights, lam=fit.decoders.lam)
+    return replace(fit, codes=found.codes, decoders=found.decoders)
 
 
 class _Sweeps:
@@ -287,7 +305,7 @@ class _Sweeps:
                 self._encoded(now.fit, sweep), taken, 0.0 if self.soft else self.open_cost(now.fit)
             )
         codes = taken.codes
-        if sweep and sweep % self.options.regauge_every == 0:
+        if self.options.gauge and sweep and sweep % self.options.regauge_every == 0:
             return self._by_arc_length(now.fit, codes), None
         return codes, taken.damping
 
@@ -318,6 +336,8 @@ class _Sweeps:
     def _finished(self, best: _Iterate) -> _Iterate:
         """The gauge: arc length on circles and decoders for it, then isometry elsewhere."""
         last = max(0, len(self.path) - 1)
+        if not self.options.gauge:
+            return best
         try:
             if any(chart.name == "circle" for chart in self.layout.charts):
                 gauged = self._decoders(self._by_arc_length(best.fit, best.codes), best.fit.lam, last)

@@ -1,0 +1,124 @@
+"""Rows on their way into a dictionary and back: kind of array, offset, nuisance means, metric."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+
+from pullback.ambient.base import Constant
+from pullback.estimators.reading import read_table
+from pullback.inputs import as_tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Rows as a tensor, and what they came as."""
+
+    rows: Float[Tensor, "n p"]
+    is_tensor: bool
+
+    def returned(self, found: Tensor) -> Any:
+        """A result in the kind and dtype of the rows."""
+        found = found.detach().to(self.rows.dtype) if found.is_floating_point() else found.detach()
+        return found if self.is_tensor else found.cpu().numpy()
+
+
+def read_rows(estimator: Any, Z: Any, *, reset: bool, minimum_rows: int = 1) -> Given:
+    """Rows of an array, a frame or a tensor, which stays on its device.
+
+    Raises:
+        ValueError: no table of finite numbers; another width than in fit.
+    """
+    if not isinstance(Z, Tensor) or Z.layout != torch.strided:
+        table = read_table(estimator, Z, reset=reset, minimum_rows=minimum_rows)
+        if table.image_shape is not None:
+            raise ValueError(f"Z: expected (N, p), got images {table.image_shape}; flatten them first")
+        values = table.values if isinstance(table.values, np.ndarray) else table.values.toarray()
+        return Given(as_tensor(np.ascontiguousarray(values)), isinstance(Z, Tensor))
+    kind = str(Z.dtype).removeprefix("torch.")
+    if Z.ndim != 2 or Z.is_complex():
+        raise ValueError(f"Z: expected (N, p) floating and finite, got shape {tuple(Z.shape)} {kind}")
+    rows = Z.detach() if Z.dtype in (torch.float32, torch.float64) else Z.detach().float()
+    bad = (~torch.isfinite(rows)).any(1)
+    if bool(bad.any()):
+        first = int(bad.nonzero()[0])
+        raise ValueError(
+            f"Z: expected (N, p) floating and finite, got {int(bad.sum())} non-finite rows (first: {first})"
+        )
+    like: Any = np.empty((len(rows), rows.shape[1]))
+    validate_data(estimator, like, reset=reset, skip_check_array=True)
+    if len(rows) < minimum_rows:
+        raise ValueError(f"Z: expected at least {minimum_rows} rows, got {len(rows)}")
+    return Given(rows, True)
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """What is taken off rows before they are explained.
+
+    Attributes:
+        offset: b0, (p,), or None.
+        means: mean of each nuisance group, (g, p), or None.
+        groups: names of the groups.
+        ambient: metric of data space that a misfit is measured in; None for Euclidean.
+    """
+
+    offset: Float[Tensor, " p"] | None
+    means: Float[Tensor, "g p"] | None
+    groups: tuple[Any, ...]
+    ambient: Constant | None
+
+    def taken(self, Z: Float[Tensor, "n p"], center_by: Any = None) -> Float[Tensor, "n p"]:
+        """What of each row is taken off.
+
+        Groups that the fit did not see get the mean of the rows that are given; rows without a group the mean
+        of all groups.
+        """
+        off = torch.zeros_like(Z)
+        if self.means is not None:
+            off = off + self._means(Z, center_by)
+        return off if self.offset is None else off + self.offset.to(Z)
+
+    def _means(self, Z: Tensor, center_by: Any) -> Tensor:
+        assert self.means is not None
+        means = self.means.to(Z)
+        if center_by is None:
+            return means.mean(0).expand_as(Z)
+        names = group_names(center_by, len(Z))
+        off, known = torch.empty_like(Z), {name: i for i, name in enumerate(self.groups)}
+        for name in dict.fromkeys(names):
+            at = torch.tensor([other == name for other in names], device=Z.device)
+            off[at] = means[known[name]] if name in known else Z[at].mean(0)
+        return off
+
+    def inside(self, Z: Float[Tensor, "n p"]) -> Float[Tensor, "n r"]:
+        """Rows in coordinates where the metric is Euclidean."""
+        return Z if self.ambient is None else self.ambient.whiten(Z)
+
+
+def group_names(center_by: Any, n: int) -> list[Any]:
+    """Names of the groups of n rows, as plain values.
+
+    Raises:
+        ValueError: another number of them.
+    """
+    if isinstance(center_by, Tensor):
+        center_by = center_by.detach().cpu().numpy()
+    names = np.asarray(center_by)
+    if names.ndim != 1 or len(names) != n:
+        raise ValueError(f"center_by: expected ({n},) labels, one a row, got shape {names.shape}")
+    return names.tolist()
+
+
+def group_means(Z: Float[Tensor, "n p"], names: list[Any]) -> tuple[Float[Tensor, "g p"], tuple[Any, ...]]:
+    """Mean of each group, in the order of their first rows, and the names."""
+    unique = list(dict.fromkeys(names))
+    number = {name: i for i, name in enumerate(unique)}
+    place = torch.tensor([number[name] for name in names], device=Z.device)
+    sums = Z.new_zeros(len(unique), Z.shape[1]).index_add_(0, place, Z)
+    counts = torch.bincount(place, minlength=len(unique)).to(Z)
+    return sums / counts.unsqueeze(1), tuple(unique)

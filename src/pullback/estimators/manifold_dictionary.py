@@ -1,0 +1,530 @@
+"""The manifold dictionary as a scikit-learn estimator."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import TransformerTags
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from pullback.ambient.base import Constant
+from pullback.estimators.dictionary_options import (
+    checked_options,
+    read_init,
+    read_labels,
+    read_row_weights,
+)
+from pullback.estimators.dictionary_rows import Frame, Given, group_means, group_names, read_rows
+from pullback.estimators.dictionary_state import dictionary_state, restored_dictionary
+from pullback.estimators.rows import draw_seed
+from pullback.io import save_model
+from pullback.models.dictionary.alarms import log_alarms
+from pullback.models.dictionary.atoms import Atom
+from pullback.models.dictionary.codes import Codes, SparseCodes, decode
+from pullback.models.dictionary.decoder_step import Moments, gather, solve
+from pullback.models.dictionary.diagnostics import FitDiagnostics, diagnose_fit
+from pullback.models.dictionary.latents import group_latents
+from pullback.models.dictionary.matching import Alignment, align_by_decoders, align_by_rows
+from pullback.models.dictionary.module import ManifoldDictionaryModule
+from pullback.models.dictionary.moving import moved
+from pullback.models.dictionary.restarts import DictionaryFit, fit_dictionary
+from pullback.models.dictionary.transforming import Encoder
+from pullback.validation import check_choice, check_whole
+
+FORGETTING = 0.98
+"""Share of what was learnt that a batch of `partial_fit` leaves."""
+REFRESH = 10
+"""Batches of `partial_fit` between new decoders, after as many in which each brings them."""
+
+
+class ManifoldDictionary(BaseEstimator):
+    """A sparse dictionary whose atoms are curves, surfaces and points: which, how much, and where on it.
+
+    z = b0 + Σ_k a_k g_k(t_k) + noise with g_k = Φ_k(t_k) B_k: a row uses a few atoms, and a coordinate on
+    each says where. Decoders are solved in closed form and smoothed by Fellner-Schall steps, rows by batched
+    Levenberg-Marquardt steps, from starts on clusters or on rows of one atom; charts are chosen by Laplace
+    evidence against the null of separate points.
+
+    Args:
+        n_atoms: K.
+        charts: "auto" (by evidence), a name ("circle", "interval", "plane", "sphere", "torus", "line") or a
+            chart of `pullback.charts` for all atoms, a list of K, or a function (rows, groups) -> list that
+            is called once on the groups that the start found.
+        gate: "amplitude": a >= 0, at most ``n_active`` of them; "softmax": shares that add up to 1, for
+            mixtures and convex blends.
+        n_active: most atoms a row (amplitude gate); None for 3, or for all atoms if there are fewer.
+        entropy: price of using several atoms a row (softmax gate), in units of the rows' spread; a number or
+            a function of the sweep.
+        tau: temperature of the softmax gate, likewise.
+        smoothness: "reml" chooses it for each atom; a number fixes λ.
+        isometry: strength of the gauge that charts other than circles get, likewise; circles are laid out by
+            arc length.
+        init: "auto" ("cluster" for softmax, "pure" for amplitude), "cluster", "pure", "random" (benchmarks
+            only), a fitted dictionary, or the group of every row.
+        n_restarts: starts at most, each from another view of the data; fewer if one reaches the noise.
+        ambient: metric of data space (`pullback.ambient`) that the misfit is measured in: Euclidean, Diagonal
+            or LowRank with one factor for all rows; None for Euclidean.
+        offset: b0: None for 0, "mean", or an array (p,). Never subtract the mean of sums.
+        solver: "alternating".
+        max_sweeps, max_seconds: budget; the best fit so far is kept.
+        tol: relative change of the objective at which a fit is at rest.
+        open_cost: what an atom must save of ½|z - ẑ|² to be used; None for p σ²/8.
+        callback: function of a `SweepState`, after every sweep.
+        dtype: "float32" or "float64" of results; None for that of the rows.
+        random_state: int, RandomState or None.
+    Attributes:
+        atoms_: K `Atom` objects: decode, jacobian, metric, arclength, chart, roughness_weight.
+        components_: all decoders, (M_tot, p).
+        codes_: `SparseCodes` of the training rows.
+        module_: `ManifoldDictionaryModule` for training by gradients.
+        diagnostics_: `FitDiagnostics`, alarms included.
+        sigma_: noise level.
+        n_features_in_, feature_names_in_: as everywhere in scikit-learn.
+    When to use: features that are circles, arcs or surfaces; ordinary directions are the chart "line".
+    Example:
+        >>> import numpy as np
+        >>> draw = np.random.default_rng(0)
+        >>> t = draw.uniform(0, 2 * np.pi, 300)
+        >>> Z = np.c_[np.cos(t), np.sin(t), np.zeros((300, 4))] + 0.02 * draw.normal(size=(300, 6))
+        >>> model = ManifoldDictionary(1, "circle", gate="softmax", random_state=0).fit(Z)
+        >>> model.transform(Z).coords.shape, bool(model.diagnostics_.fvu < 0.01)
+        ((300, 1, 1), True)
+    """
+
+    image_shape_ = None
+    n_features_in_: int
+    atoms_: tuple[Atom, ...]
+    components_: Any
+    codes_: SparseCodes
+    module_: ManifoldDictionaryModule
+    diagnostics_: FitDiagnostics
+    _frame: Frame
+    _encoder: Encoder
+    _moments: Moments | None
+    _seen: int
+
+    def __init__(
+        self,
+        n_atoms: Any = 8,
+        charts: Any = "auto",
+        *,
+        gate: Any = "amplitude",
+        n_active: Any = None,
+        entropy: Any = 0.05,
+        tau: Any = 1.0,
+        smoothness: Any = "reml",
+        isometry: Any = 0.1,
+        init: Any = "auto",
+        n_restarts: Any = 3,
+        ambient: Any = None,
+        offset: Any = None,
+        solver: Any = "alternating",
+        max_sweeps: Any = 40,
+        max_seconds: Any = None,
+        tol: Any = 1e-6,
+        open_cost: Any = None,
+        callback: Any = None,
+        dtype: Any = None,
+        random_state: Any = None,
+    ):
+        self.n_atoms = n_atoms
+        self.charts = charts
+        self.gate = gate
+        self.n_active = n_active
+        self.entropy = entropy
+        self.tau = tau
+        self.smoothness = smoothness
+        self.isometry = isometry
+        self.init = init
+        self.n_restarts = n_restarts
+        self.ambient = ambient
+        self.offset = offset
+        self.solver = solver
+        self.max_sweeps = max_sweeps
+        self.max_seconds = max_seconds
+        self.tol = tol
+        self.open_cost = open_cost
+        self.callback = callback
+        self.dtype = dtype
+        self.random_state = random_state
+
+    # fitting
+
+    def fit(
+        self, Z: Any, y: Any = None, *, row_weights: Any = None, center_by: Any = None, labels: Any = None
+    ) -> "ManifoldDictionary":
+        """Find atoms and the codes of rows.
+
+        Args:
+            Z: rows, (N, p), array, frame or tensor; at least two an atom.
+            y: ignored.
+            row_weights: w >= 0, (N,).
+            center_by: names of a nuisance factor, (N,), whose means are subtracted first.
+            labels: values of an atom, (N,), NaN where unknown, as {atom: values}; a plain array where K = 1.
+        Returns:
+            The estimator itself. After the checks nothing is raised: a fit that did not come to rest says so
+            in ``diagnostics_``.
+        Raises:
+            ValueError, TypeError: see the messages.
+        """
+        options = checked_options(self)
+        given = self._read(Z, reset=True)
+        n, K = len(given.rows), int(self.n_atoms)
+        init = read_init(self, n)
+        values = read_labels(labels, K, n)
+        weights = read_row_weights(row_weights, n)
+        device = given.rows.device
+        self._frame = self._new_frame(given.rows, center_by)
+        rows = self._frame.inside(given.rows.double() - self._frame.taken(given.rows, center_by).double())
+        found = fit_dictionary(
+            rows,
+            K,
+            self.charts,
+            options,
+            init=init.to(device) if isinstance(init, Tensor) else init,
+            n_restarts=int(self.n_restarts),
+            row_weights=None if weights is None else weights.to(device),
+            labels=None if values is None else {k: v.to(device) for k, v in values.items()},
+            generator=torch.Generator().manual_seed(draw_seed(self.random_state)),
+            callback=self.callback,
+        )
+        outer = given.rows.double() - self._frame.taken(given.rows, center_by).double()
+        self._settle(found, rows, outer, given, options.n_active)
+        return self
+
+    def fit_transform(self, Z: Any, y: Any = None, **options: Any) -> SparseCodes:
+        """Fit, and the codes of the same rows."""
+        self.fit(Z, y, **options)
+        return self.transform(Z, center_by=options.get("center_by"))
+
+    def partial_fit(self, Z: Any, y: Any = None) -> "ManifoldDictionary":
+        """Learn from a batch of rows of a stream; the first one is fitted as by `fit`.
+
+        Sums over rows are kept, of which each batch leaves .98; charts and number of atoms never change.
+
+        Args:
+            Z: rows, (N, p).
+            y: ignored.
+        """
+        if not hasattr(self, "atoms_"):
+            self.fit(Z)
+            return self
+        given = self._read(Z, reset=False)
+        outer = given.rows.double() - self._frame.taken(given.rows).double()
+        inner, encoder = self._frame.inside(outer), self._encoder
+        codes = self._internal(encoder.solve(inner).codes)
+        fresh = gather(encoder.layout, codes, outer)
+        kept = self._moments
+        self._moments = fresh if kept is None else kept.plus(fresh, FORGETTING)
+        self._seen += 1
+        if self._seen <= REFRESH or self._seen % REFRESH == 0:
+            self._renew(given)
+        return self
+
+    @classmethod
+    def from_sae(
+        cls, decoder: Any, codes: Any, n_atoms: int = 8, charts: Any = "auto", **options: Any
+    ) -> "ManifoldDictionary":
+        """A dictionary from the latents of a sparse autoencoder: latents that point alike or fire together
+        become one atom.
+
+        Args:
+            decoder: directions of the latents, (L, p).
+            codes: activations, (N, L), dense or a sparse matrix.
+            n_atoms: K, groups of latents.
+            charts: as in the class.
+            options: of the class, too.
+        Returns:
+            The dictionary, fitted to the rows ``codes @ decoder``.
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        check_whole("n_atoms", n_atoms)
+        directions = np.asarray(decoder, dtype=np.float64)
+        active = codes if hasattr(codes, "tocsr") else np.asarray(codes, dtype=np.float64)
+        if directions.ndim != 2 or active.ndim != 2 or active.shape[1] != len(directions):
+            raise ValueError(
+                f"codes: expected (N, {len(directions)}) for the latents of decoder, "
+                f"got {tuple(active.shape)}"
+            )
+        rows = np.asarray(active @ directions)
+        owner = group_latents(directions, active, n_atoms)
+        share = np.stack(
+            [np.linalg.norm(active[:, owner == k] @ directions[owner == k], axis=1) for k in range(n_atoms)],
+            1,
+        )
+        groups = share.argmax(1)
+        groups[share.max(1) <= 0] = -1
+        # rows of one group alone are the purest
+        pure = share.max(1) >= 0.95 * np.sqrt(np.square(share).sum(1)).clip(1e-300)
+        for k in range(n_atoms):
+            if (pure & (groups == k)).sum() >= 10:
+                groups[~pure & (groups == k)] = -1
+        return cls(n_atoms, charts, init=groups, **options).fit(rows)
+
+    # use
+
+    def transform(self, Z: Any, *, center_by: Any = None) -> SparseCodes:
+        """Codes of rows from nothing: atoms, weights, coordinates and their deviations.
+
+        Args:
+            Z: rows, (N, p).
+            center_by: names of the nuisance factor, (N,), if `fit` had one: groups that the fit did not see
+                get the mean of the rows given here.
+        Raises:
+            NotFittedError: before `fit`. ValueError: another width, or rows that are not finite.
+        """
+        given = self._ready(Z)
+        codes = self._encoder.codes(self._inner(given, center_by))
+        return self._returned(codes, given)
+
+    def inverse_transform(self, codes: SparseCodes) -> Any:
+        """Rows of codes, (N, p), b0 included; nuisance means only where they are the same for all rows.
+
+        Args:
+            codes: of `transform`.
+        """
+        check_is_fitted(self)
+        if not isinstance(codes, SparseCodes):
+            raise TypeError(f"codes: expected SparseCodes of transform, got {type(codes).__name__}")
+        components = self._components.double()
+        rows = decode(self._encoder.layout, components, codes.plain(components))
+        rows = rows + self._frame.taken(torch.zeros_like(rows))
+        found = rows.to(torch.as_tensor(codes.weights).dtype)
+        return found.numpy() if isinstance(codes.weights, np.ndarray) else found
+
+    def score(self, Z: Any, y: Any = None) -> float:
+        """Share of the variance of rows that is explained, 1 - FVU."""
+        given = self._ready(Z)
+        fitted = torch.as_tensor(self.inverse_transform(self.transform(Z))).to(given.rows)
+        spread = (given.rows - given.rows.mean(0)).square().sum()
+        return float(1 - (given.rows - fitted).square().sum() / spread)
+
+    def steer(self, Z: Any, atom: int, delta: Any) -> Any:
+        """Rows moved along one atom: Z + a [g(t moved by delta) - g(t)]; what is not explained stays.
+
+        Args:
+            Z: rows, (N, p).
+            atom: its number.
+            delta: step along the chart, (d,) or one a row (N, d), in the units of its coordinates.
+        Returns:
+            (N, p); rows that do not use the atom are unchanged, and delta = 0 gives Z.
+        Raises:
+            ValueError: an atom without such steps, or delta of another length.
+        """
+        given = self._ready(Z)
+        chart = self._atom(atom).chart
+        if chart.d == 0:
+            raise ValueError(f"atom {atom} is a {chart.name}: expected one with coordinates; use ablate")
+        step = torch.as_tensor(delta).to(given.rows).double()
+        if step.shape not in ((chart.d,), (len(given.rows), chart.d)):
+            raise ValueError(
+                f"delta: expected ({chart.d},) or ({len(given.rows)}, {chart.d}), got {tuple(step.shape)}; "
+                f"atom {atom} is a {chart.name}: {chart.d} "
+                + ("tangent components" if chart.name == "sphere" else "coordinates")
+            )
+        row, a, t = self._uses(given, atom)
+        step = step.expand(len(given.rows), chart.d)[row]
+        B = self._components[self._encoder.layout.block(atom)].double()
+        ahead, behind = (chart.jet(x, 0).value @ B for x in (moved(chart, t, step), t))
+        change = torch.where((step == 0).all(1, keepdim=True), 0.0, a * (ahead - behind))
+        return given.returned(given.rows.index_add(0, row, change.to(given.rows)))
+
+    def ablate(self, Z: Any, atom: int, mode: Literal["zero", "mean"] = "zero") -> Any:
+        """Rows without what one atom adds to them, or with its mean point instead.
+
+        Args:
+            Z: rows, (N, p).
+            atom: its number.
+            mode: "zero" or "mean".
+        """
+        check_choice("mode", mode, ("zero", "mean"))
+        given = self._ready(Z)
+        chart = self._atom(atom).chart
+        row, a, t = self._uses(given, atom)
+        B = self._components[self._encoder.layout.block(atom)].double()
+        part = chart.jet(t, 0).value @ B
+        if mode == "mean":
+            part = part - chart.jet(chart.grid().to(B), 0).value.mean(0) @ B
+        return given.returned(given.rows.index_add(0, row, (-a * part).to(given.rows)))
+
+    def align(self, other: "ManifoldDictionary", Z: Any = None) -> Alignment:
+        """Which atom of another dictionary each atom is.
+
+        Args:
+            other: a fitted dictionary of the same features.
+            Z: rows that both explain, which also gives maps of coordinates and their scores; None for the
+                angles between decoders alone.
+        """
+        check_is_fitted(self)
+        check_is_fitted(other)
+        mine, theirs = self._encoder.layout, other._encoder.layout
+        if other.n_features_in_ != self.n_features_in_:
+            raise ValueError(f"other: expected {self.n_features_in_} features, got {other.n_features_in_}")
+        if Z is None:
+            return align_by_decoders(mine, self._components, theirs, other._components)
+        return align_by_rows(mine, self.transform(Z).numpy(), theirs, other.transform(Z).numpy())
+
+    # on disk
+
+    def save(self, directory: str | os.PathLike, *, overwrite: bool = False) -> Path:
+        """Write the fitted dictionary to a folder (``config.json``, ``model.safetensors``).
+
+        Raises:
+            FileExistsError: the folder holds a model and ``overwrite`` is False.
+            TypeError: a chart that is not of `pullback.charts`.
+        """
+        check_is_fitted(self)
+        return save_model(directory, *dictionary_state(self), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike) -> "ManifoldDictionary":
+        """The dictionary that `save` wrote; `partial_fit` goes on from it."""
+        return restored_dictionary(cls, directory)
+
+    # inside
+
+    @property
+    def sigma_(self) -> float:
+        """Noise level."""
+        return self._encoder.s2**0.5
+
+    @property
+    def _components(self) -> Tensor:
+        return torch.as_tensor(self.components_)
+
+    def _read(self, Z: Any, *, reset: bool) -> Given:
+        least = 2 * int(self.n_atoms) if reset else 1
+        given = read_rows(self, Z, reset=reset, minimum_rows=least)
+        if self.dtype is not None:
+            check_choice("dtype", self.dtype, ("float32", "float64"))
+            given = replace(given, rows=given.rows.to(getattr(torch, self.dtype)))
+        return given
+
+    def _ready(self, Z: Any) -> Given:
+        check_is_fitted(self)
+        return self._read(Z, reset=False)
+
+    def _inner(self, given: Given, center_by: Any = None) -> Tensor:
+        rows = given.rows.double()
+        return self._frame.inside(rows - self._frame.taken(rows, center_by))
+
+    def _new_frame(self, Z: Tensor, center_by: Any) -> Frame:
+        ambient, offset = self.ambient, self.offset
+        p = Z.shape[1]
+        if ambient is not None and not (isinstance(ambient, Constant) and ambient.constant):
+            raise TypeError(
+                "ambient: expected Euclidean, Diagonal or LowRank with one factor, "
+                f"got {type(ambient).__name__}"
+            )
+        if ambient is not None and ambient.features not in (None, p):
+            raise ValueError(
+                f"ambient: expected a metric of {p} features, got {ambient.features}; "
+                "pass U with W = U Uᵀ, not W"
+            )
+        means, names = (None, ()) if center_by is None else group_means(Z, group_names(center_by, len(Z)))
+        if isinstance(offset, str):
+            check_choice("offset", offset, ("mean",))
+            left = Z if means is None else Z - Frame(None, means, names, None).taken(Z, center_by)
+            return Frame(left.mean(0), means, names, ambient)
+        if offset is not None:
+            offset = torch.as_tensor(np.asarray(offset)).to(Z)
+            if offset.shape != (p,):
+                raise ValueError(f"offset: expected 'mean' or ({p},), got shape {tuple(offset.shape)}")
+        return Frame(offset, means, names, ambient)
+
+    def _settle(self, found: DictionaryFit, rows: Tensor, outer: Tensor, given: Given, n_active: int) -> None:
+        """Fitted attributes."""
+        fit = found.best.fit
+        layout, s2 = fit.layout, fit.s2
+        cost = rows.shape[1] * s2 / 8 if self.open_cost is None else float(self.open_cost)
+        entropy, tau = _last(self.entropy, self.max_sweeps), _last(self.tau, self.max_sweeps)
+        self._encoder = Encoder(layout, fit.B, self.gate, n_active, entropy, tau, cost, s2, fit.scale)
+        B = fit.B
+        if self._frame.ambient is not None:
+            # the same regression, of the rows as they are
+            decoders = solve(layout, gather(layout, fit.codes, outer), fit.decoders.lam, fit.decoders.rho)
+            B = decoders.B
+        self._moments, self._seen = None, 0
+        self._lam, self._rho = fit.decoders.lam, fit.decoders.rho
+        self._publish(B, given)
+        inside = (
+            fit.codes
+            if fit.codes.logits is not None
+            else replace(fit.codes, weights=fit.codes.weights / fit.scale)
+        )
+        self.codes_ = self._returned(self._encoder.codes(rows, inside), given)
+        self.diagnostics_ = diagnose_fit(found, rows)
+        log_alarms(self.diagnostics_.alarms)
+        self._moments = gather(layout, fit.codes, outer)
+
+    def _publish(self, B: Tensor, given: Given) -> None:
+        layout, encoder = self._encoder.layout, self._encoder
+        self.components_ = given.returned(B)
+        self.atoms_ = tuple(
+            Atom(k, chart, B[layout.block(k)].to(given.rows.dtype), float(self._lam[k]))
+            for k, chart in enumerate(layout.charts)
+        )
+        self.module_ = ManifoldDictionaryModule(
+            layout.charts,
+            B.shape[1],
+            self.gate,
+            n_active=encoder.n_active,
+            entropy=encoder.entropy,
+            tau=encoder.tau,
+            sigma=encoder.s2**0.5,
+            scale=encoder.scale,
+            decoders=B.to(given.rows.dtype),
+        )
+
+    def _internal(self, codes: Codes) -> Codes:
+        """Codes in units of the rows."""
+        if codes.logits is not None:
+            return codes
+        return replace(codes, weights=codes.weights * self._encoder.scale)
+
+    def _renew(self, given: Given) -> None:
+        """Decoders and noise level from the sums so far."""
+        assert self._moments is not None
+        encoder = self._encoder
+        fit = solve(encoder.layout, self._moments, self._lam, self._rho)
+        B = fit.B
+        inner = B if self._frame.ambient is None else self._frame.inside(B)
+        self._encoder = replace(encoder, B=inner.double())
+        if self._frame.ambient is None:
+            self._encoder = replace(self._encoder, s2=fit.s2)
+        self._publish(B, given)
+
+    def _atom(self, atom: Any) -> Atom:
+        if atom not in range(len(self.atoms_)):
+            raise ValueError(f"atom: expected 0 .. {len(self.atoms_) - 1}, got {atom!r}")
+        return self.atoms_[atom]
+
+    def _uses(self, given: Given, atom: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows that use an atom, its weight there (m, 1), and its coordinates."""
+        codes = self._encoder.codes(self._inner(given))
+        row, slot, t = codes.of_atom(atom)
+        chart = self.atoms_[atom].chart
+        return row, torch.as_tensor(codes.weights)[row, slot].unsqueeze(1), t[:, : chart.c]
+
+    def _returned(self, codes: SparseCodes, given: Given) -> SparseCodes:
+        names = ("indices", "weights", "coords", "coord_sd", "residual", "converged")
+        parts = [given.returned(torch.as_tensor(getattr(codes, name))) for name in names]
+        return SparseCodes(*parts, n_atoms=codes.n_atoms)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags = TransformerTags()
+        return tags
+
+
+def _last(number: Any, sweeps: int) -> float:
+    """A number, or what a schedule ends with."""
+    value: Any = number(sweeps) if callable(number) else number
+    return float(value)
