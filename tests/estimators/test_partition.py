@@ -145,8 +145,27 @@ def test_sizes_follow_the_data(X, rank: str) -> None:
     assert model.partition_.loss.sizes == {"field": 2, "mass": 1}
 
 
+def test_columns_of_any_units_count_alike(X) -> None:
+    mixed = X[:, :2] * np.array([1e3, 1e-2]) + np.array([0.0, 5.0])
+    model = pb.Autoencoder(4, **TINY, partition=pb.SubspacePartition({"mixed": None}))
+    assert model.fit(X, quantities={"mixed": mixed}).partition_.loss.sizes == {"mixed": 2}
+    doubled = np.concatenate([X[:, :2], X[:, :2]], axis=1)
+    model.set_params(partition=pb.SubspacePartition({"doubled": None}, threshold=1.0))
+    assert model.fit(X, quantities={"doubled": doubled}).partition_.loss.sizes == {"doubled": 2}
+
+
+def test_half_precision_trains_with_solves_in_single(X) -> None:
+    option = pb.SubspacePartition({"total": total})
+    model = pb.Autoencoder(3, **TINY, partition=option, precision="bf16-mixed").fit(X)
+    assert np.isfinite(model.history_["partition/fit"]).all()
+    wide = pb.Autoencoder(3, **TINY, partition=option).fit(X.astype("float64"))
+    assert wide.quantities(X.astype("float64"))["total"].dtype == np.float64
+
+
 def test_held_out_rows_tell_what_is_where(X) -> None:
-    model = pb.Autoencoder(4, **{**TINY, "max_epochs": 40}, validation_fraction=0.3, partition=partition())
+    model = pb.Autoencoder(
+        4, **{**TINY, "max_epochs": 80}, lr=1e-2, validation_fraction=0.3, partition=partition()
+    )
     model.fit(X, quantities={"first": X[:, 0]})
     table = model.evaluate_quantities(X, {"first": X[:, 0]}, bootstraps=50)
     assert table.n_train, table.n_test == (105, 45)

@@ -5,14 +5,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from pullback.estimators.kinds import Kind, Numbers
 from pullback.estimators.scaling import Scaling
 from pullback.estimators.subspace_partition import SubspacePartition
 from pullback.inputs import Table
+from pullback.linalg import widened
 from pullback.subspaces import k_per_q, minimal_latent_dim
 from pullback.subspaces.arguments import check_size
+
+ROUNDING = 8
+INDEPENDENT = 1e-10
+"""Relative eigenvalue of a Gram matrix in float64 below which columns depend on each other."""
 
 
 def chosen_sizes(
@@ -32,10 +38,10 @@ def chosen_sizes(
     given, found = option.sizes or {}, {}
     for name, columns in training.items():
         kept = torch.isfinite(columns).all(1)
-        y = columns[kept]
-        if len(y) == 0:
+        if not bool(kept.any()):
             raise ValueError(f"quantities[{name!r}]: expected a value in some training row, got none")
-        most = _size(k_per_q({name: y}, 1.0))
+        y = standardised(columns[kept])
+        most = rank_of(y)
         if most == 0:
             raise ValueError(f"quantities: quantity {name!r} is constant: k = 0")
         if name in given:
@@ -46,11 +52,12 @@ def chosen_sizes(
             k = most
         elif option.rank == "cv":
             rows = scaling.apply(table.rows(index[kept.numpy()]))
-            k = _size(k_per_q({name: y}, method="cv", Z=rows))
+            k = _size(k_per_q({name: columns[kept]}, method="cv", Z=rows))
         elif option.rank == "variance":
             k = _size(k_per_q({name: y}, option.threshold))
         else:
-            k = _size(k_per_q({name: y}, method=option.rank))  # type: ignore[arg-type]
+            # their noise has one level, which scaled columns would not have
+            k = _size(k_per_q({name: columns[kept]}, method=option.rank))  # type: ignore[arg-type]
         found[name] = min(max(k, 1), most)
     total = sum(found.values())
     if total > latent_dim:
@@ -59,6 +66,23 @@ def chosen_sizes(
             f"latent_dim={minimal_latent_dim(found)} leaves 30 % free, or give smaller sizes"
         )
     return found
+
+
+def standardised(y: Float[Tensor, "n m"]) -> Float[Tensor, "n v"]:
+    """Columns that vary, in units of their spread, as the loss takes them."""
+    wide = widened(y)
+    centred = wide - wide.mean(0)
+    sd = centred.square().mean(0).sqrt()
+    varies = sd > ROUNDING * torch.finfo(y.dtype).eps * wide.abs().amax(0)
+    return centred[:, varies] / sd[varies]
+
+
+def rank_of(y: Float[Tensor, "n m"]) -> int:
+    """How many independent columns there are, from their Gram matrix: fields have many rows."""
+    if y.numel() == 0:
+        return 0
+    values = torch.linalg.eigvalsh(y.mT @ y if y.shape[1] <= len(y) else y @ y.mT)
+    return int((values > INDEPENDENT * values[-1]).sum())
 
 
 def _size(found: Any) -> int:
