@@ -36,6 +36,8 @@ from pullback.penalties.schedule import Number
 logger = logging.getLogger(__name__)
 
 Gate = Literal["softmax", "amplitude"]
+FREE = ("interval", "plane", "sphere", "torus")
+"""Charts whose coordinates can be written in numbers that move freely."""
 SMOOTHNESS = 1e-2
 """λ at the start."""
 
@@ -350,7 +352,7 @@ class _Sweeps:
     def _isometric(self, best: _Iterate, sweep: int) -> _Iterate:
         """Decoders and coordinates of each atom on its rows, all other atoms held."""
         strength, fit, codes = _now(self.options.isometry, sweep), best.fit, best.codes
-        todo = [k for k, chart in enumerate(self.layout.charts) if chart.d > 0 and chart.name != "circle"]
+        todo = [k for k, chart in enumerate(self.layout.charts) if chart.name in FREE and chart.d > 0]
         if strength == 0 or not todo:
             return best
         coords, B = codes.coords.clone(), fit.B.clone()
