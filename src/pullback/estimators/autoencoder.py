@@ -35,7 +35,7 @@ class Autoencoder(LatentModel):
             "none"), "global" (centred and divided by one number: distances keep their proportions),
             "standard", "minmax", "maxabs", "center", "none", or a scaler of scikit-learn.
         penalties: objects of `pullback.penalties` added to the loss.
-        partition: reserves latent coordinates for known quantities.
+        partition: a `SubspacePartition`, which reserves latent coordinates for known quantities.
         max_epochs, batch_size, lr, lr_schedule, weight_decay: of the optimiser; see
             `pullback.training.TrainingOptions`.
         gradient_clip: largest norm of the gradient. The default touches no ordinary step; it keeps an outlier

@@ -41,7 +41,7 @@ class VAE(VariationalModel):
         warmup_epochs: epochs over which the weight rises from 0 to ``beta``.
         free_bits: nats of KL per coordinate that cost nothing.
         penalties: objects of `pullback.penalties` added to the loss.
-        partition: reserves latent coordinates for known quantities.
+        partition: a `SubspacePartition`, which reserves latent coordinates for known quantities.
         max_epochs, batch_size, lr, lr_schedule, weight_decay: of the optimiser; see
             `pullback.training.TrainingOptions`.
         gradient_clip: largest norm of the gradient. The default touches no ordinary step; it keeps an outlier
