@@ -32,7 +32,23 @@ def live(path: Any = "live.html", *args: Any, **options: Any) -> Any:
 
 scatter, curves, trace = pb.plots.readout_scatter, pb.plots.angle_curves, pb.plots.SubspaceTrace
 
+OTHER = "model: expected a fitted ManifoldDictionary"
+NEW = pb.ManifoldDictionary(2)
+
 PLOT_CASES: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
+    ("plots.plot_atom: model", lambda: pb.plots.plot_atom(Z, 0), TypeError, OTHER),
+    ("plots.atom_gallery: model", lambda: pb.plots.atom_gallery(Z), TypeError, OTHER),
+    ("plots.coordinate_dial: model", lambda: pb.plots.coordinate_dial(Z, 0, Z, [1]), TypeError, OTHER),
+    ("plots.speed_curve: model", lambda: pb.plots.speed_curve(Z, 0), TypeError, OTHER),
+    ("plots.coverage: model", lambda: pb.plots.coverage(Z, 0), TypeError, OTHER),
+    ("plots.atom_usage: model", lambda: pb.plots.atom_usage(Z), TypeError, OTHER),
+    ("plots.coactivation: model", lambda: pb.plots.coactivation(Z), TypeError, OTHER),
+    ("plots.evidence_bars: model", lambda: pb.plots.evidence_bars(Z), TypeError, OTHER),
+    ("plots.restart_spread: model", lambda: pb.plots.restart_spread(Z), TypeError, OTHER),
+    ("plots.plot_atom: unfitted", lambda: pb.plots.plot_atom(NEW, 0), ValueError, "call fit first"),
+    ("plots.error_curve: none", lambda: pb.plots.error_curve({}), ValueError, "curves: expected a name"),
+    ("plots.error_curve: zero",
+     lambda: pb.plots.error_curve({"a": [(0, 1)]}), ValueError, "curves['a']: expected positive"),
     ("plots.readout_scatter: shape", lambda: scatter([1.0, 2.0], [1.0]), ValueError, "like actual, got (2,)"),
     ("plots.readout_scatter: NaN", lambda: scatter([NAN, 1.0], [1.0, 1.0]), ValueError, "finite values"),
     ("plots.leak_matrix: table", lambda: pb.plots.leak_matrix({}), TypeError, "table: expected a Subspace"),

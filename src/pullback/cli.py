@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pullback.commands import explanation, pages, partitioning, tables, training
+from pullback.commands import dictionaries, explanation, pages, partitioning, tables, training
 
 app = typer.Typer(
     name="pullback",
@@ -28,6 +28,7 @@ COMMANDS = (
     tables.geodesic,
     explanation.explain,
     partitioning.partition,
+    dictionaries.dictionary,
     pages.report,
     pages.info,
 )

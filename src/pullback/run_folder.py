@@ -8,6 +8,7 @@ from typing import Any
 
 import pullback as pb
 from pullback.io import atomic_path
+from pullback.models.dictionary.codes import SparseCodes
 
 RECORD_FILE = "run.json"
 CODES_FILE = "codes.parquet"
@@ -39,7 +40,18 @@ def values_of(dataset: Any) -> Any:
 def code_columns(dataset: Any, codes: Any) -> dict[str, Any]:
     """Columns of a table of codes: name, label where there is one, coordinates."""
     label = {} if dataset.y is None else {"label": dataset.y}
-    return {"sample": dataset.samples, **label, "z": codes}
+    coded = sparse_columns(codes) if isinstance(codes, SparseCodes) else {"z": codes}
+    return {"sample": dataset.samples, **label, **coded}
+
+
+def sparse_columns(codes: SparseCodes) -> dict[str, Any]:
+    """Codes of a dictionary slot by slot: atom (-1 if empty), weight, coordinates and their deviations."""
+    plain = codes.numpy()
+    columns: dict[str, Any] = {"residual": plain.residual, "at_rest": plain.converged}
+    columns |= {"atom": plain.indices, "weight": plain.weights}
+    for slot in range(plain.indices.shape[1]):
+        columns |= {f"t{slot + 1}_": plain.coords[:, slot], f"sd{slot + 1}_": plain.coord_sd[:, slot]}
+    return {name: values for name, values in columns.items() if 0 not in values.shape}
 
 
 def write_record(run: Path, dataset: Any, codes: Any, **record: Any) -> None:

@@ -11,6 +11,7 @@ import typer
 import pullback as pb
 from pullback.commands.options import AsJson, Overwrite, Run
 from pullback.commands.printing import console, done, print_facts, print_json
+from pullback.run_dictionary import known_groups
 from pullback.run_folder import REPORT_FILE, open_plain, open_run, resolve_again, values_of
 from pullback.run_partition import known_quantities
 
@@ -42,7 +43,10 @@ def report(
         )
     dataset = resolve_again(data or record["data"], record)
     values = values_of(dataset)
-    diagnosis = pb.diagnose(model, values, labels=dataset.y, others=others)
+    curved = isinstance(model, pb.ManifoldDictionary)
+    if curved and others:
+        raise ValueError("--other: expected runs of a model with a decoder, got a dictionary; use align")
+    diagnosis = None if curved else pb.diagnose(model, values, labels=dataset.y, others=others)
     written = pb.report(
         model,
         values,
@@ -51,8 +55,12 @@ def report(
         diagnosis=diagnosis,
         before=open_plain(run, record),
         quantities=known_quantities(dataset, record),
+        center_by=known_groups(dataset, record),
         command=shlex.join(["pullback", *sys.argv[1:]]),
     )
+    if diagnosis is None:
+        done(as_json, report=str(written.resolve()))
+        return
     if not as_json:
         for line in diagnosis.summary():
             console().print(line)

@@ -9,6 +9,7 @@ import pullback as pb
 from pullback.commands.options import AsJson, Data, Overwrite, Run
 from pullback.commands.printing import console, done
 from pullback.data.output import check_table_path
+from pullback.run_dictionary import known_groups
 from pullback.run_folder import code_columns, open_run, read_codes, resolve_again, values_of
 from pullback.run_options import parse_options
 from pullback.run_paths import (
@@ -33,9 +34,11 @@ def transform(
     """Encode the rows of DATA with a trained model."""
     model, record = open_run(run)
     dataset = resolve_again(data, record)
-    codes = model.transform(values_of(dataset))
+    groups = known_groups(dataset, record)
+    codes = model.transform(values_of(dataset), **({} if groups is None else {"center_by": groups}))
     pb.data.write_table(out, code_columns(dataset, codes), overwrite=overwrite)
-    done(as_json, out=str(out), rows=len(codes), latent_dim=codes.shape[1])
+    width = "atoms" if isinstance(model, pb.ManifoldDictionary) else "latent_dim"
+    done(as_json, out=str(out), rows=len(codes), **{width: codes.shape[1]})
 
 
 def sample(

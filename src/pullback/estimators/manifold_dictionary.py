@@ -370,6 +370,17 @@ class ManifoldDictionary(BaseEstimator):
             return align_by_decoders(mine, self._components, theirs, other._components)
         return align_by_rows(mine, self.transform(Z).numpy(), theirs, other.transform(Z).numpy())
 
+    def without_nuisance(self, Z: Any, center_by: Any) -> Any:
+        """Rows whose nuisance groups all have one mean, as `transform` without ``center_by`` expects them.
+
+        Args:
+            Z: rows, (N, p).
+            center_by: names of the nuisance factor, (N,), as in `transform`.
+        """
+        given = self._ready(Z)
+        rows = given.rows
+        return given.returned(rows - self._frame.taken(rows, center_by) + self._frame.taken(rows))
+
     # on disk
 
     def save(self, directory: str | os.PathLike, *, overwrite: bool = False) -> Path:
@@ -388,6 +399,16 @@ class ManifoldDictionary(BaseEstimator):
         return restored_dictionary(cls, directory)
 
     # inside
+
+    @property
+    def converged_(self) -> bool:
+        """Whether the fit came to rest."""
+        return self.diagnostics_.converged
+
+    @property
+    def message_(self) -> str:
+        """Why the fit ended."""
+        return self.diagnostics_.message
 
     @property
     def sigma_(self) -> float:

@@ -1,8 +1,10 @@
 """Figures. Still ones take ``ax=None`` and return the Axes; `interactive_embedding` makes a page."""
 
+from pullback.plots.atoms import atom_gallery, coordinate_dial, coverage, plot_atom, speed_curve
 from pullback.plots.conditions import condition_map
 from pullback.plots.contributions import plot_contributions
 from pullback.plots.curved import curvature_map
+from pullback.plots.dictionaries import atom_usage, coactivation, error_curve, evidence_bars, restart_spread
 from pullback.plots.ellipses import indicatrices
 from pullback.plots.embedding import plot_embedding
 from pullback.plots.explorer import EmbeddingPage, interactive_embedding
@@ -20,10 +22,17 @@ __all__ = [
     "LiveView",
     "SubspaceTrace",
     "angle_curves",
+    "atom_gallery",
+    "atom_usage",
+    "coactivation",
     "condition_map",
+    "coordinate_dial",
+    "coverage",
     "curvature_map",
     "decoded_strip",
     "distance_balls",
+    "error_curve",
+    "evidence_bars",
     "geodesic_fan",
     "geodesic_paths",
     "indicatrices",
@@ -33,8 +42,11 @@ __all__ = [
     "loss_curves",
     "magnification_map",
     "path_attribution",
+    "plot_atom",
     "plot_contributions",
     "plot_embedding",
     "readout_scatter",
     "reconstructions",
+    "restart_spread",
+    "speed_curve",
 ]

@@ -78,7 +78,7 @@ class Diagnosis:
     @property
     def verdict(self) -> Verdict:
         """The worst verdict of all checks."""
-        return _worst(self.checks)
+        return worst_verdict(self.checks)
 
     @property
     def headline(self) -> str:
@@ -94,7 +94,7 @@ class Diagnosis:
         m = self.measures
         text = {check.key: check.text for check in self.checks}
         near = f"trustworthiness {text['trustworthiness']}, continuity {text['continuity']}"
-        nearby = ("neighbourhoods", _worst((self["trustworthiness"], self["continuity"])), near)
+        nearby = ("neighbourhoods", worst_verdict((self["trustworthiness"], self["continuity"])), near)
         if "far" in text:
             others: list[tuple[str, Verdict, str]] = [
                 (key, self[key].verdict, text[key]) for key in ("far", "training")
@@ -115,10 +115,10 @@ class Diagnosis:
             nearby,
             (
                 "metric",
-                _worst((self["condition"], self["coverage"], self["ruler"])),
+                worst_verdict((self["condition"], self["coverage"], self["ruler"])),
                 ", ".join(ruler),
             ),
-            ("geodesics", _worst(paths), ", ".join(ways)),
+            ("geodesics", worst_verdict(paths), ", ".join(ways)),
             ("checks", self.verdict, self.headline),
         ]
         return _lines(lines)
@@ -151,7 +151,8 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _worst(checks: Iterable[Check]) -> Verdict:
+def worst_verdict(checks: Iterable[Check]) -> Verdict:
+    """The worst verdict of these checks."""
     found = {check.verdict for check in checks}
     return "fail" if "fail" in found else "attention" if "attention" in found else "pass"
 

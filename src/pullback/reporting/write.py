@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pullback._version import __version__
+from pullback.estimators.manifold_dictionary import ManifoldDictionary
 from pullback.io import atomic_path
 from pullback.plots.document import Section, assemble
 from pullback.reporting.checks import Diagnosis
 from pullback.reporting.condition_section import condition_section
 from pullback.reporting.diagnosis import join, measure
+from pullback.reporting.dictionary_page import DICTIONARY_STYLE, dictionary_sections
 from pullback.reporting.embedding_diagnosis import diagnose_embedding
 from pullback.reporting.embedding_page import embedding_sections
 from pullback.reporting.evidence import Evidence, Observed, gather, observe, only_encodes
@@ -49,6 +51,7 @@ def report(
     diagnosis: Diagnosis | None = None,
     before: Any = None,
     quantities: Mapping[str, Any] | None = None,
+    center_by: Any = None,
     command: str | None = None,
     overwrite: bool = True,
     random_state: int = 0,
@@ -59,7 +62,8 @@ def report(
     page says so. It is written whole or not at all.
 
     Args:
-        model: a fitted estimator (`VAE`, `Autoencoder`).
+        model: a fitted estimator (`VAE`, `Autoencoder`, `ParametricUMAP`, ...); the page of a
+            `ManifoldDictionary` shows its atoms.
         X: data ``(n, p)`` or images ``(n, c, h, w)`` as for ``fit``.
         path: the HTML file; its folder must exist.
         labels: one label a row, categories or numbers, to colour by; geodesics join typical samples of each.
@@ -72,6 +76,7 @@ def report(
         before: the same model trained on the same data without its penalties; the map of the condition number
             then shows both. Fit it with the same options and seed and ``penalties=()``.
         quantities: values of the quantities that a `SubspacePartition` does not compute, as for ``fit``.
+        center_by: names of the nuisance factor of a `ManifoldDictionary`, as for ``fit``.
         command: what made the page, printed at its end; None prints the call.
         overwrite: replace a file that is already there.
         random_state: seed of the samples.
@@ -105,6 +110,23 @@ def report(
         "max_points": max_points,
         "random_state": random_state,
     }
+    if isinstance(model, ManifoldDictionary):
+        shown: dict[str, Any] = {"labels": labels, "center_by": center_by, "max_points": max_points}
+        lead, sections = dictionary_sections(model, X, **shown, random_state=random_state)
+        origin = origin_section(command or _call(model, path), _versions(), _options(model))
+        text = assemble(
+            title="ManifoldDictionary: report on curved atoms",
+            lead=lead,
+            sections=[*sections, origin],
+            figures={},
+            footer=_footer(),
+            style=DICTIONARY_STYLE,
+        )
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        return path
+    if center_by is not None:
+        raise ValueError("center_by: expected None for a model that is no dictionary, got values")
     if only_encodes(model):
         if before is not None:
             raise ValueError("before: expected None for a model without a decoder, got another model")
@@ -123,11 +145,15 @@ def report(
         sections=[checks_section(seen, found), *parts, training, origin],
         figures=figures | curves,
         behaviour=CHOOSE_PATH,
-        footer=f"pullback {__version__}, {datetime.datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
+        footer=_footer(),
     )
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
+
+
+def _footer() -> str:
+    return f"pullback {__version__}, {datetime.datetime.now().astimezone():%d %B %Y, %H:%M %Z}"
 
 
 def _parts(

@@ -1,0 +1,133 @@
+"""The command that finds curved atoms: `dictionary`."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+import pullback as pb
+from pullback.commands.options import (
+    AsJson,
+    Categorical,
+    Data,
+    Drop,
+    Identifier,
+    Key,
+    Label,
+    Layer,
+    Missing,
+    Overwrite,
+    Quiet,
+    given,
+)
+from pullback.commands.printing import console, print_json
+from pullback.run_dictionary import SweepNotes, read_with_groups
+from pullback.run_folder import REPORT_FILE, check_folder, write_record
+from pullback.run_options import parse_options
+
+KINDS = ("auto", "circle", "interval", "plane", "sphere", "torus", "line")
+
+
+def dictionary(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the dictionary, codes and report.")],
+    atoms: Annotated[int, typer.Option(min=1, help="Number of atoms.")] = 8,
+    charts: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Kind of all atoms, or of each if given once an atom: {', '.join(KINDS)}."),
+    ] = None,
+    gate: Annotated[
+        Literal["amplitude", "softmax"],
+        typer.Option(help="amplitude: sums of a few atoms; softmax: mixtures, one atom a row."),
+    ] = "amplitude",
+    active: Annotated[
+        int | None, typer.Option(min=1, help="Most atoms a row (amplitude); 3 if not given.")
+    ] = None,
+    center_by: Annotated[
+        str | None, typer.Option(help="Column of a nuisance factor whose group means are subtracted.")
+    ] = None,
+    restarts: Annotated[int, typer.Option(min=1, help="Starts at most.")] = 3,
+    sweeps: Annotated[int, typer.Option(min=1, help="Most sweeps of a fit.")] = 40,
+    seconds: Annotated[float | None, typer.Option(min=0, help="Most seconds of a fit.")] = None,
+    seed: Annotated[int, typer.Option(help="Makes the fit repeatable.")] = 0,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other option of the dictionary, NAME=VALUE; may be repeated."),
+    ] = None,
+    label: Label = None,
+    identifier: Identifier = None,
+    drop: Drop = None,
+    missing: Missing = None,
+    categorical: Categorical = None,
+    layer: Layer = None,
+    key: Key = None,
+    report: Annotated[bool, typer.Option(help="Also write report.html.")] = True,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find curved atoms (circles, arcs, surfaces, points) in DATA, and where each row lies on them."""
+    reading = given(
+        label=label, id=identifier, drop=drop, missing=missing, categorical=categorical, layer=layer, key=key
+    )
+    if (out / "config.json").exists() and not overwrite:
+        raise FileExistsError(f"{out}: already holds a model; pass --overwrite or choose another --out")
+    check_folder(out)
+    kinds = charts or ["auto"]
+    for kind in kinds:
+        if kind not in KINDS:
+            raise typer.BadParameter(f"--charts: expected one of {', '.join(KINDS)}, got {kind!r}")
+    if len(kinds) not in (1, atoms):
+        raise typer.BadParameter(
+            f"--charts: expected one kind, or one for each of {atoms} atoms, got {len(kinds)}"
+        )
+    dataset, groups = read_with_groups(data, center_by, reading)
+    settings = parse_options(option or []) | given(n_active=active, max_seconds=seconds)
+    model = pb.ManifoldDictionary(
+        atoms,
+        kinds[0] if len(kinds) == 1 else list(kinds),
+        gate=gate,
+        n_restarts=restarts,
+        max_sweeps=sweeps,
+        random_state=seed,
+    ).set_params(**settings)
+    with SweepNotes(console(), silent=quiet or as_json) as notes:
+        model.set_params(callback=notes)
+        model.fit(dataset.frame(), center_by=groups)
+    model.set_params(callback=None)
+    model.save(out, overwrite=True)
+    kept = reading if center_by is None or data.startswith("data:") else reading | {"extra": [center_by]}
+    command = shlex.join(["pullback", *sys.argv[1:]])
+    record = {"data": data, "reading": kept, "command": command, "plain": False, "center_by": center_by}
+    write_record(out, dataset, model.codes_, **record)
+    known = model.diagnostics_
+    summary = {
+        "run": str(out),
+        "model": type(model).__name__,
+        "rows": len(dataset.X),
+        "features": len(dataset.features),
+        "atoms": [atom.chart.name for atom in model.atoms_],
+        "fvu": known.fvu,
+        "sigma": known.sigma,
+        "converged": known.converged,
+        "message": known.message,
+        "alarms": [str(alarm) for alarm in known.alarms],
+    }
+    if report:
+        page = pb.report(
+            model, dataset.frame(), out / REPORT_FILE, labels=dataset.y, center_by=groups, command=command
+        )
+        summary["report"] = str(page.resolve())
+    if as_json:
+        print_json(summary)
+    elif not quiet:
+        screen = console()
+        for k, atom in enumerate(model.atoms_):
+            screen.print(f"atom {k}: {atom.chart.name}, {known.usage[k]:.1%} of rows", markup=False)
+        screen.print(f"unexplained: {known.fvu:.4f} of the variance; noise {known.sigma:.3g}", markup=False)
+        for alarm in known.alarms:
+            screen.print(f"alarm: {alarm}", style="yellow", markup=False)
+        if report:
+            screen.print(f"report: {summary['report']}", markup=False)
