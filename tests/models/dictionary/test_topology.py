@@ -48,8 +48,8 @@ def entry(name: str, nats: float) -> TopologyCandidate:
     [
         ([entry("sphere", 0), entry("plane", 30)], 300, "sphere", 30),
         ([entry("sphere", 0), entry("plane", 9)], 300, "undecided", 9),
-        ([entry("sphere", 0), entry("plane", 30)], 199, "undecided", 30),
-        ([entry("sphere", 0), entry("plane", 300)], 199, "sphere", 300),
+        ([entry("sphere", 0), entry("plane", 29)], 199, "undecided", 29),
+        ([entry("sphere", 0), entry("plane", 31)], 199, "sphere", 31),
         ([entry("sphere", 30), entry("points(7)", 0), entry("points(8)", 2)], 56, "points", 30),
         ([entry("sphere", 5), entry("points(7)", 0)], 56, "undecided", 5),
     ],

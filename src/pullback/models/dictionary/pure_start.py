@@ -38,7 +38,8 @@ ROUNDS, ROUND_SWEEPS, CHART_SWEEPS = 8, 6, 12
 CHOICES = 2
 """Rounds in which charts are chosen again, too."""
 SPLITS, GRAPHS = (0, 2, None), (6, 10, 15)
-SUBSPACE = 4
+SUBSPACE, WIDE = 4, 16
+"""Dimensions of a cluster, and of the rows that charts are chosen on: evidence needs some that are noise."""
 SEEDED = 0.15
 """How much larger the share of rows is from which cones grow."""
 PATIENCE, GAIN = 2, 1e-3
@@ -238,7 +239,7 @@ def _recharted(
         if len(rows) < max(FEW_PURE, charts[k].M):
             continue
         own = widened(Z[rows])
-        basis = leading_singular(own, min(SUBSPACE + 5, *own.shape))[2]
+        basis = leading_singular(own, min(WIDE, *own.shape))[2]
         short = own @ basis
         if choose:
             topology = choose_topology(short, amplitudes=True, generator=generator)

@@ -20,8 +20,8 @@ CANDIDATES = ("circle", "interval", "sphere", "torus", "plane")
 COUNTS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64)
 FEW_ROWS = 200
 """Rows below which a chart must win by more, and points are tried for every number to 16."""
-MARGIN, MARGIN_OF_FEW = 10.0, 100.0
-"""Nats by which a chart must win, with 200 rows and with fewer."""
+MARGINS = {FEW_ROWS: 10.0, 100: 30.0, 0: 100.0}
+"""Nats by which a chart must win with so many rows; with 120 noisy ones wrong charts won by up to 11."""
 GAP_ROWS = 100
 GAP_FACTOR = 3.0
 
@@ -78,8 +78,8 @@ def choose_topology(
     them. Evidence prefers the circle for arcs of 200 degrees, so a circle that wins, against points too, is
     opened to an interval where the largest gap between sorted angles exceeds 3 · 2π ln(n)/n.
 
-    The verdict is "undecided" with a margin below 10 nats, for charts with fewer than 200 rows below 100;
-    with fewer than 100 rows the gap is reported but opens nothing.
+    The verdict is "undecided" with a margin below 10 nats; for charts below 30 with fewer than 200 rows, and
+    below 100 with fewer than 100, where the gap is reported but opens nothing.
 
     Args:
         Z: rows of one atom, (n, p).
@@ -138,8 +138,8 @@ def judged(table: Sequence[TopologyCandidate], rows: int) -> Topology:
     kind = _kind(winner.name)
     others = [entry for entry in ranked if _kind(entry.name) != kind and not (opened and entry is ranked[0])]
     margin = others[0].evidence.nats - winner.evidence.nats if others else math.inf
-    enough = rows >= FEW_ROWS or kind == "points"
-    decided = margin >= (MARGIN if enough else MARGIN_OF_FEW)
+    counted = FEW_ROWS if kind == "points" else rows
+    decided = margin >= next(nats for least, nats in MARGINS.items() if counted >= least)
     return Topology(
         verdict=kind if decided else "undecided",
         winner=winner.name,
