@@ -16,7 +16,7 @@ from pullback.models.dictionary.row_step import RowSteps, step_rows
 from pullback.models.dictionary.softmax_step import Projected, projected, step_softmax
 
 TINY = 1e-300
-ENTRIES = 2**23
+ENTRIES = 2**20
 REFINED, LAST = 3, 4
 """Steps after an atom was opened, and after the last."""
 CLOSED = -6.0
@@ -54,9 +54,16 @@ class _Grids:
         kinds = zip(self.layout.kinds, self.grids, self.sizes, self.columns, strict=True)
         for (chart, atoms), (_, basis), size, columns in kinds:
             blocks = R if len(columns) == R.shape[1] else R[:, columns]
-            score = blocks.view(len(R), len(atoms), chart.M) @ basis.mT
-            value = score - size / 2 if unit else score.clamp_min(0).square() / (2 * size)
-            gain[:, atoms], point[:, atoms] = value.max(2)
+            blocks = blocks.view(len(R), len(atoms), chart.M).transpose(0, 1)
+            table = basis.mT.expand(len(atoms), -1, -1)
+            if unit:
+                best = torch.baddbmm(size.unsqueeze(1), blocks, table, beta=-0.5).max(2)
+                value = best.values
+            else:
+                # in units of the point's length, so that the largest score has the largest gain
+                best = (blocks @ (table * (2 * size).rsqrt().unsqueeze(1))).max(2)
+                value = best.values.clamp_min(0).square()
+            gain[:, atoms], point[:, atoms] = value.mT, best.indices.mT
         return _Candidates(gain, point)
 
     def coords(self, atoms: Tensor, point: Tensor) -> Float[Tensor, "n c"]:
