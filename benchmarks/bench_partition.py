@@ -7,6 +7,7 @@ The table is printed at the end; nothing is asserted about time.
 """
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import permutations
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from benchmarks.timing import ratios, table, worded
 from torch import Tensor
 
+import pullback as pb
 from pullback.models import MLP
 from pullback.subspaces import PartitionLoss, SufficientStatistics, loo_r2
 from pullback.subspaces.leaks import implied_map
@@ -84,6 +86,23 @@ def test_grouped_solves(lines: list[str], name: str) -> None:
 
     found = ratios(step(apart), step(lambda codes: partition(codes, Y).total), 5)
     lines.append(worded(f"one by one / grouped, {name}", found, GROUPED))
+
+
+def test_epochs_of_an_estimator(lines: list[str]) -> None:
+    fields = digits(0)
+    x = fields.train.flatten(1)
+    shaped = {q: (lambda rows, f=f: f(rows.reshape(-1, 1, 8, 8))) for q, f in fields.functions.items()}
+    option = pb.SubspacePartition(shaped, sizes=fields.sizes)
+
+    def fit(partition: pb.SubspacePartition | None) -> Callable[[], None]:
+        settings = {"activation": "gelu", "patience": None, "validation_fraction": 0.0, "progress": False}
+        model = pb.Autoencoder(16, partition=partition, max_epochs=20, random_state=0, **settings)
+        return lambda: model.fit(x)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = ratios(fit(option), fit(None), 3)
+    lines.append(worded("20 epochs of pb.Autoencoder with / without, digits", found, STEP, sign="<="))
 
 
 @pytest.mark.parametrize("name", ["digits", "blobs"])
