@@ -33,10 +33,10 @@ def rested(module: ManifoldDictionaryModule, Z: torch.Tensor, codes: Codes) -> C
     if module.gate == "softmax":
         options = {"tau": module.tau, "entropy": module.entropy}
         return step_softmax(
-            module.layout, projected(rows, B / module.scale), codes, steps=300, **options
+            module.layout, projected(rows, B / module.scale), codes, steps=150, **options
         ).codes
     inner = Codes(codes.atoms, codes.weights / module.scale, codes.coords)
-    found = step_rows(module.layout, rows @ B.mT, B @ B.mT, inner, steps=300).codes
+    found = step_rows(module.layout, rows @ B.mT, B @ B.mT, inner, steps=150).codes
     return Codes(found.atoms, found.weights * module.scale, found.coords)
 
 
@@ -78,7 +78,7 @@ def test_codes_carry_the_derivative_of_solving_for_them(gate: str) -> None:
     torch.testing.assert_close(found_t[chosen], bend[chosen], atol=2e-3, rtol=5e-3)
 
 
-@pytest.mark.parametrize("gate", ["softmax", "amplitude"])
+@pytest.mark.parametrize("gate", [pytest.param("softmax", marks=pytest.mark.slow), "amplitude"])
 def test_gradients_of_decoders_are_those_of_the_best_codes(gate: str) -> None:
     module, Z = fitted(gate)
     codes = rested(module, Z, module.encode(Z))
