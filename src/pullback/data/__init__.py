@@ -3,6 +3,7 @@
 from pullback.data.dataset import DataError, Dataset, DatasetNotInstalled
 from pullback.data.named import available, describe, install_line, load, resolve
 from pullback.data.output import path_columns, write_table
+from pullback.data.sentences import sentence_states
 from pullback.data.table import read_table
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "path_columns",
     "read_table",
     "resolve",
+    "sentence_states",
     "write_table",
 ]

@@ -93,14 +93,14 @@ def coactivation(model: ManifoldDictionary, *, ax: Axes | None = None) -> Axes:
 
 
 def evidence_bars(
-    model: ManifoldDictionary | Topology, atom: int = 0, *, most: int = 9, ax: Axes | None = None
+    model: ManifoldDictionary | Topology, atom: int = 0, *, most_points: int = 4, ax: Axes | None = None
 ) -> Axes:
     """Draw how much worse every chart explains the rows of an atom than the best one, in nats.
 
     Args:
         model: a fitted dictionary whose charts were chosen by evidence, or a `Topology`.
         atom: its number.
-        most: candidates at most, the best of them.
+        most_points: numbers of separate points that are shown, the best of them.
         ax: Axes to draw on; None makes a figure.
 
     Returns:
@@ -121,8 +121,9 @@ def evidence_bars(
             raise ValueError(
                 f"atom {atom}: expected a chart that was chosen by evidence, its chart was given"
             )
-    entries = known.table[:most]
-    best = entries[0].evidence.nats
+    best = known.table[0].evidence.nats
+    separate = [entry for entry in known.table if entry.fit is None][:most_points]
+    entries = [entry for entry in known.table if entry.fit is not None or entry in separate]
     nats = np.array([entry.evidence.nats - best for entry in entries])
     ax = axes_or_new(ax, (5.2, 0.9 + 0.3 * len(entries)))
     places = np.arange(len(entries))[::-1]
