@@ -126,7 +126,7 @@ class ManifoldDictionary(BaseEstimator):
         solver: Any = "alternating",
         max_sweeps: Any = 40,
         max_seconds: Any = None,
-        tol: Any = 1e-6,
+        tol: Any = 1e-5,
         open_cost: Any = None,
         callback: Any = None,
         dtype: Any = None,

@@ -54,10 +54,10 @@ class SweepOptions:
         smoothness: λ of all atoms; None for the Fellner-Schall step.
         isometry: μ of the isometry gauge of charts that are not closed curves, likewise.
         max_sweeps, max_seconds: budget.
-        tol: relative change of the objective at which to stop.
+        tol: relative change of the objective at which to stop; drift along atoms keeps it above 1e-6.
         steps: of all rows in a sweep.
         reencode_every: sweeps between offers of a code from nothing.
-        regauge_every: sweeps between changes to arc length.
+        regauge_every: sweep after which circles are laid out by arc length, once; again at the end.
         open_cost: what an open atom must save of ½|z - ẑ|²; None for p σ²/8.
         gauge: whether coordinates are brought to unit speed; False where they are known.
     """
@@ -70,7 +70,7 @@ class SweepOptions:
     isometry: Number = 0.1
     max_sweeps: int = 40
     max_seconds: float | None = None
-    tol: float = 1e-6
+    tol: float = 1e-5
     steps: int = 2
     reencode_every: int = 6
     regauge_every: int = 10
@@ -307,7 +307,7 @@ class _Sweeps:
                 self._encoded(now.fit, sweep), taken, 0.0 if self.soft else self.open_cost(now.fit)
             )
         codes = taken.codes
-        if self.options.gauge and sweep and sweep % self.options.regauge_every == 0:
+        if self.options.gauge and sweep == self.options.regauge_every:
             return self._by_arc_length(now.fit, codes), None
         return codes, taken.damping
 
