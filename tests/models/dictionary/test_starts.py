@@ -234,7 +234,7 @@ def test_random_starts_raise_alarms() -> None:
             coords[:, k, : chart.c] = grid[torch.randint(len(grid), (len(Z),), generator=g)]
         logits = torch.randn(len(Z), 6, generator=g, dtype=torch.float64)
         fit = alternate(
-            Layout(charts), Z, Codes.softmax(logits, coords), SweepOptions(gate="softmax", max_sweeps=20)
+            Layout(charts), Z, Codes.softmax(logits, coords), SweepOptions(gate="softmax", max_sweeps=8)
         )
         assert residual_alarms(fit.s2, sigma, *Z.shape) or assignment_alarms(fit.codes)
     start = cluster_start(Z, 6, by_truth(GOLDEN["mix_train_A"], SIX))
