@@ -32,8 +32,6 @@ from pullback.validation import check_points, check_whole
 
 FEW_PURE = 40
 """Pure rows below which an atom is not charted again."""
-EXPLAINED = 1.05
-"""s²/σ² of the noise up to which a fit is taken to be complete."""
 ROUNDS, ROUND_SWEEPS, CHART_SWEEPS = 8, 6, 12
 CHOICES = 2
 """Rounds in which charts are chosen again, too."""

@@ -18,8 +18,8 @@ from pullback.models.dictionary.codes import Codes
 from pullback.models.dictionary.encoding import encode, encode_softmax
 from pullback.models.dictionary.labelled import fit_labelled, known, label_coordinates
 from pullback.models.dictionary.layout import Layout
-from pullback.models.dictionary.noise import noise_level
-from pullback.models.dictionary.pure_start import EXPLAINED, fit_pure, pure_of, pure_start
+from pullback.models.dictionary.noise import largest_ratio, noise_level
+from pullback.models.dictionary.pure_start import fit_pure, pure_of, pure_start
 from pullback.models.dictionary.start import Kinds, Start, fit_groups
 from pullback.models.dictionary.sweep import Alternated, SweepOptions, SweepState, alternate, gauged
 from pullback.models.dictionary.topology import Topology
@@ -130,7 +130,7 @@ def fit_dictionary(
         attempt = attempts[-1]
         if "interrupted" in attempt.fit.message:
             break
-        if attempt.sigma is not None and attempt.fit.s2 <= EXPLAINED * attempt.sigma**2:
+        if attempt.sigma is not None and attempt.fit.s2 <= largest_ratio(*Z.shape) * attempt.sigma**2:
             break
     by_noise = options.gate == "amplitude"
     ranked = sorted(attempts, key=lambda one: one.fit.s2 if by_noise else one.objective)
