@@ -29,8 +29,12 @@ def train(rows: Any = TABLE, **options: Any) -> Any:
 ROOM_CASES: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     # data
     ("data.sentence_states: none", lambda: pb.data.sentence_states([]), ValueError, "at least one text"),
-    ("data.sentence_states: layer",
-     lambda: pb.data.sentence_states(["a"], layer=7), ValueError, "layer: expected a number from 0 to 6"),
+    (
+        "data.sentence_states: layer",
+        lambda: pb.data.sentence_states(["a"], layer=7),
+        ValueError,
+        "layer: expected a number from 0 to 6",
+    ),
     ("data.describe: name", lambda: data.describe("digit"), ValueError, "did you mean 'digits'"),
     (
         "data.path_columns: rank",
