@@ -16,7 +16,9 @@ from pullback.models.dictionary.alarms import Alarm
 from pullback.models.dictionary.codes import SparseCodes
 from pullback.models.dictionary.decoder_step import Moments
 from pullback.models.dictionary.diagnostics import FitDiagnostics, GaugeCheck
+from pullback.models.dictionary.evidence import Evidence
 from pullback.models.dictionary.layout import Layout
+from pullback.models.dictionary.topology import Topology, TopologyCandidate
 from pullback.models.dictionary.transforming import Encoder
 from pullback.typing import Chart
 
@@ -48,6 +50,26 @@ def rebuilt_chart(settings: dict[str, Any]) -> Chart:
         )
     chart: Any = by_name[name](**settings)
     return chart
+
+
+def described_topology(topology: Topology | None) -> dict[str, Any] | None:
+    """Verdict and table of evidence, without the fits of its charts."""
+    if topology is None:
+        return None
+    plain = {field.name: getattr(topology, field.name) for field in fields(topology)}
+    table = [{"name": entry.name, "evidence": asdict(entry.evidence)} for entry in topology.table]
+    return plain | {"table": table}
+
+
+def rebuilt_topology(settings: dict[str, Any] | None) -> Topology | None:
+    """The verdict of its description."""
+    if settings is None:
+        return None
+    table = tuple(
+        TopologyCandidate(entry["name"], Evidence(**entry["evidence"]), None) for entry in settings["table"]
+    )
+    plain = {name: value for name, value in settings.items() if name != "table"}
+    return Topology(table=table, **plain)
 
 
 def _option(name: str, value: Any) -> Any:
@@ -94,6 +116,7 @@ def dictionary_state(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
             "ambient": None if frame.ambient is None else describe("ambient", frame.ambient),
             "tensors": isinstance(model.components_, Tensor),
             "diagnostics": plain,
+            "topology": [described_topology(topology) for topology in told.topology],
             "gauge": [asdict(check) for check in told.gauge],
             "alarms": [asdict(alarm) for alarm in told.alarms],
             "rho": float(model._rho),
@@ -163,17 +186,17 @@ def _filled(cls: type, config: dict[str, Any], tensors: dict[str, Tensor]) -> An
     model.components_ = like.returned(tensors["components"])
     parts = [like.returned(tensors[f"codes.{name}"]) for name in CODES]
     model.codes_ = SparseCodes(*parts, n_atoms=layout.K)
-    model.diagnostics_ = _diagnostics(fitted, tensors, layout)
+    model.diagnostics_ = _diagnostics(fitted, tensors)
     return model
 
 
-def _diagnostics(fitted: dict[str, Any], tensors: dict[str, Tensor], layout: Layout) -> FitDiagnostics:
+def _diagnostics(fitted: dict[str, Any], tensors: dict[str, Tensor]) -> FitDiagnostics:
     plain: dict[str, Any] = fitted["diagnostics"]
     plain = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
     return FitDiagnostics(
         **plain,
         usage=tensors["usage"].numpy(),
-        topology=(None,) * layout.K,
+        topology=tuple(rebuilt_topology(topology) for topology in fitted["topology"]),
         gauge=tuple(GaugeCheck(**check) for check in fitted["gauge"]),
         alarms=tuple(Alarm(**alarm) for alarm in fitted["alarms"]),
     )

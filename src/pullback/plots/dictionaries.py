@@ -122,14 +122,13 @@ def evidence_bars(
                 f"atom {atom}: expected a chart that was chosen by evidence, its chart was given"
             )
     best = known.table[0].evidence.nats
-    separate = [entry for entry in known.table if entry.fit is None][:most_points]
-    entries = [entry for entry in known.table if entry.fit is not None or entry in separate]
+    separate = [entry.name for entry in known.table if entry.separate][:most_points]
+    entries = [entry for entry in known.table if not entry.separate or entry.name in separate]
     nats = np.array([entry.evidence.nats - best for entry in entries])
     ax = axes_or_new(ax, (5.2, 0.9 + 0.3 * len(entries)))
     places = np.arange(len(entries))[::-1]
     colors = [
-        WINNER if entry.name == known.winner else SEPARATE if entry.fit is None else CHARTS
-        for entry in entries
+        WINNER if entry.name == known.winner else SEPARATE if entry.separate else CHARTS for entry in entries
     ]
     ax.barh(places, nats, color=colors, height=0.7)
     ax.scatter(np.zeros(len(nats)), places, s=14, color=colors, linewidths=0, zorder=3)

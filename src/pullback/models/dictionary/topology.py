@@ -28,11 +28,16 @@ GAP_FACTOR = 3.0
 
 @dataclass(frozen=True)
 class TopologyCandidate:
-    """One explanation: its name, its evidence, and the fit of its chart; None for points."""
+    """One explanation: its name, its evidence, and the fit of its chart; None for points, and of files."""
 
     name: str
     evidence: Evidence
     fit: ChartFit | None
+
+    @property
+    def separate(self) -> bool:
+        """Whether it is the null of separate points, not a chart."""
+        return _kind(self.name) == "points"
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Topology:
     @property
     def chart(self) -> TopologyCandidate:
         """The winner if it is a chart, else the best of the charts."""
-        charts = [entry for entry in self.table if entry.fit is not None]
+        charts = [entry for entry in self.table if not entry.separate]
         return next((entry for entry in charts if entry.name == self.winner), charts[0])
 
 
