@@ -81,7 +81,7 @@ DICTIONARY_CASES: list[Case] = [
         "ManifoldDictionary: solver",
         lambda: fit(solver="sgd"),
         ValueError,
-        "solver: expected one of 'alternating'",
+        "solver: expected one of 'alternating', 'adam', got 'sgd'",
     ),
     (
         "ManifoldDictionary: n_active",

@@ -13,7 +13,7 @@ from pullback.validation import check_choice, check_positive, check_whole
 
 GATES = ("softmax", "amplitude")
 INITS = ("auto", "cluster", "pure", "random")
-SOLVERS = ("alternating",)
+SOLVERS = ("alternating", "adam")
 MOST_SOFT = 64
 
 

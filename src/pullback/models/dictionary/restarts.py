@@ -16,6 +16,7 @@ from pullback.models.dictionary.alone import spread
 from pullback.models.dictionary.cluster_start import CLOSED, cluster_start
 from pullback.models.dictionary.codes import Codes
 from pullback.models.dictionary.encoding import encode, encode_softmax
+from pullback.models.dictionary.gradient_fit import descend
 from pullback.models.dictionary.labelled import fit_labelled, known, label_coordinates
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.noise import largest_ratio, noise_level
@@ -26,6 +27,7 @@ from pullback.models.dictionary.topology import Topology
 from pullback.typing import Chart
 
 Init = Literal["cluster", "pure", "random"]
+Solver = Literal["alternating", "adam"]
 SHARES = (0.25, 0.12, 0.40)
 NEIGHBOURS = (10, 6, 15)
 
@@ -87,6 +89,7 @@ def fit_dictionary(
     *,
     init: Init | Int[Tensor, " n"] | tuple[Layout, Float[Tensor, "k p"]] = "cluster",
     n_restarts: int = 3,
+    solver: Solver = "alternating",
     row_weights: Float[Tensor, " n"] | None = None,
     labels: Mapping[int, Float[Tensor, " n"]] | None = None,
     generator: torch.Generator | None = None,
@@ -104,6 +107,8 @@ def fit_dictionary(
         options: of the sweeps; ``max_seconds`` counts for all attempts.
         init: "cluster", "pure", "random", the group of every row, or a layout with decoders to start from.
         n_restarts: attempts at most.
+        solver: "alternating" of `alternate`, or "adam" of `descend`, which goes on from the first codes and
+            leaves out the rounds on pure rows.
         row_weights: w, (n,).
         labels: values of some atoms, (n,) each, NaN where unknown; their decoders start from them.
         generator: of starts.
@@ -121,7 +126,9 @@ def fit_dictionary(
         now = replace(options, isometry=0.0, max_seconds=None if left is None else max(left, 0.0))
         try:
             attempts.append(
-                _attempt(Z, n_atoms, kinds, now, init, view, row_weights, labels or {}, generator, callback)
+                _attempt(
+                    Z, n_atoms, kinds, now, init, view, solver, row_weights, labels or {}, generator, callback
+                )
             )
         except KeyboardInterrupt:
             if not attempts:
@@ -162,6 +169,7 @@ def _attempt(
     options: SweepOptions,
     init: object,
     view: _View,
+    solver: Solver,
     row_weights: Tensor | None,
     labels: Mapping[int, Tensor],
     generator: torch.Generator,
@@ -170,7 +178,7 @@ def _attempt(
     soft, auto = options.gate == "softmax", isinstance(kinds, str) and kinds == "auto"
     if init in ("pure", "cluster"):
         start = _from_view(Z, n_atoms, kinds, options, str(init), view, generator)
-        if init == "pure" and not labels:
+        if init == "pure" and not labels and solver == "alternating":
             pure = fit_pure(
                 Z,
                 start,
@@ -194,9 +202,8 @@ def _attempt(
             # nothing is left to be found: coordinates stay where the labels put them
             options = replace(options, max_sweeps=1, gauge=False)
     layout = Layout(start.charts)
-    fit = alternate(
-        layout, Z, start.codes, options, row_weights=row_weights, lam=start.lam, callback=callback
-    )
+    fitted = descend if solver == "adam" else alternate
+    fit = fitted(layout, Z, start.codes, options, row_weights=row_weights, lam=start.lam, callback=callback)
     pure = tuple(len(group) for group in start.groups) if soft else tuple(len(rows) for rows in pure_of(fit))
     return Attempt(view.name, fit, start.topologies, pure, start.found, start.sigma)
 

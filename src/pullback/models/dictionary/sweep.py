@@ -19,6 +19,7 @@ from pullback.models.dictionary.codes import Codes, decode
 from pullback.models.dictionary.decoder_step import (
     USED,
     DecoderFit,
+    Moments,
     NotDefiniteError,
     gather,
     solve,
@@ -40,6 +41,8 @@ FREE = ("interval", "plane", "sphere", "torus")
 """Charts whose coordinates can be written in numbers that move freely."""
 SMOOTHNESS = 1e-2
 """λ at the start."""
+DecoderRule = Callable[[Codes, Moments, Tensor, float], DecoderFit]
+"""Decoders of codes, their moments, λ and ρ."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,7 @@ def alternate(
     row_weights: Float[Tensor, " n"] | None = None,
     lam: Float[Tensor, " k"] | None = None,
     callback: Callable[[SweepState], object] | None = None,
+    decoders: DecoderRule | None = None,
 ) -> Alternated:
     """Fit decoders and codes from first codes.
 
@@ -167,9 +171,10 @@ def alternate(
         row_weights: w >= 0, (n,).
         lam: first λ, (K,), in the units of the result's ``decoders.lam``; None for the default.
         callback: called after every sweep; a KeyboardInterrupt keeps the best so far.
+        decoders: what gives decoders for codes, for rows in units of their spread; None for the best ones.
     """
     options = SweepOptions() if options is None else options
-    return _Sweeps(layout, Z, options, row_weights).run(start, lam, callback)
+    return _Sweeps(layout, Z, options, row_weights, decoders).run(start, lam, callback)
 
 
 def gauged(
@@ -191,7 +196,15 @@ def gauged(
 class _Sweeps:
     """One fit; rows are held in units of their spread."""
 
-    def __init__(self, layout: Layout, Z: Tensor, options: SweepOptions, row_weights: Tensor | None):
+    def __init__(
+        self,
+        layout: Layout,
+        Z: Tensor,
+        options: SweepOptions,
+        row_weights: Tensor | None,
+        rule: DecoderRule | None = None,
+    ):
+        self.rule = rule
         self.layout, self.options, self.row_weights = layout, options, row_weights
         self.scale = spread(Z)
         self.Z = Z.double() / self.scale
@@ -280,9 +293,12 @@ class _Sweeps:
         )
 
     def _decoders(self, codes: Codes, lam: Tensor, sweep: int) -> _Iterate:
-        """The best decoders for codes; atoms of unit size in the amplitude gate."""
+        """Decoders for codes, the best ones without a rule; atoms of unit size in the amplitude gate."""
         moments = gather(self.layout, codes, self.Z, self.row_weights)
-        fit = solve(self.layout, moments, lam, self.rho)
+        if self.rule is None:
+            fit = solve(self.layout, moments, lam, self.rho)
+        else:
+            fit = self.rule(codes, moments, lam, self.rho)
         self.retries += fit.retries
         if not self.soft:
             size = unit_atoms(self.layout, fit.B)
