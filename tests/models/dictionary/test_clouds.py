@@ -72,3 +72,11 @@ def test_split_groups_are_merged_again() -> None:
     merged = merge_clusters(draw.Z, split, 3)
     assert int(merged.max()) == 2
     assert share(draw.A, merged) == 1
+
+
+def test_a_row_far_from_all_others_has_a_place_too(generator: torch.Generator) -> None:
+    t = 2 * math.pi * torch.rand(80, 1, generator=generator, dtype=torch.float64)
+    ring = torch.cat([t.cos(), t.sin()], 1)
+    away = torch.tensor([[1e3, 0.0], [-1e4, 2.0]], dtype=torch.float64)
+    found = harmonic_embedding(torch.cat([ring, away]), 4)
+    assert bool(torch.isfinite(found).all())

@@ -13,6 +13,8 @@ from pullback.validation import check_points, check_whole
 LANDMARKS = 1200
 """Rows of a dense eigenproblem: ARPACK does not converge on clustered clouds."""
 INTERPOLATED = 3
+FARTHEST = 600.0
+"""Squared distance, in units of the usual one, beyond which exp(-d²) would leave the range of numbers."""
 
 
 def harmonic_embedding(
@@ -58,7 +60,8 @@ def harmonic_embedding(
     W = near.kneighbors_graph(mode="distance")
     positive = W.data[W.data > 0]
     scale = np.median(positive) if len(positive) else 1.0
-    W.data = np.exp(-np.square(W.data / scale))
+    # rows far from all others keep their nearest: without a floor their degree would be zero
+    W.data = np.exp(-np.square(W.data / scale).clip(max=FARTHEST))
     W = W.maximum(W.T)
     degree = np.asarray(W.sum(1)).ravel()
     W = sparse.diags(1 / degree) @ W @ sparse.diags(1 / degree)
