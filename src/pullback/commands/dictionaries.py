@@ -33,7 +33,9 @@ KINDS = ("auto", "circle", "interval", "plane", "sphere", "torus", "line")
 def dictionary(
     data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the dictionary, codes and report.")],
-    atoms: Annotated[int, typer.Option(min=1, help="Number of atoms.")] = 8,
+    atoms: Annotated[
+        int | None, typer.Option(min=1, help="Number of atoms; counted in the rows if not given.")
+    ] = None,
     charts: Annotated[
         list[str] | None,
         typer.Option(help=f"Kind of all atoms, or of each if given once an atom: {', '.join(KINDS)}."),
@@ -81,12 +83,12 @@ def dictionary(
             raise typer.BadParameter(f"--charts: expected one of {', '.join(KINDS)}, got {kind!r}")
     if len(kinds) not in (1, atoms):
         raise typer.BadParameter(
-            f"--charts: expected one kind, or one for each of {atoms} atoms, got {len(kinds)}"
+            f"--charts: expected one kind, or one for each of --atoms {atoms}, got {len(kinds)}"
         )
     dataset, groups = read_with_groups(data, center_by, reading)
     settings = parse_options(option or []) | given(n_active=active, max_seconds=seconds)
     model = pb.ManifoldDictionary(
-        atoms,
+        atoms or "auto",
         kinds[0] if len(kinds) == 1 else list(kinds),
         gate=gate,
         n_restarts=restarts,

@@ -17,19 +17,30 @@ SOLVERS = ("alternating", "adam")
 MOST_SOFT = 64
 
 
-def checked_options(model: Any) -> SweepOptions:
+def given_number(model: Any) -> int | None:
+    """K, or None where it is to be counted."""
+    if isinstance(model.n_atoms, str):
+        check_choice("n_atoms", model.n_atoms, ("auto",))
+        return None
+    check_whole("n_atoms", model.n_atoms)
+    return int(model.n_atoms)
+
+
+def checked_options(model: Any, K: int | None) -> SweepOptions:
     """Options of the sweeps.
 
+    Args:
+        model: the estimator.
+        K: number of atoms, None where it is not known yet.
     Raises:
         ValueError, TypeError: naming the option.
     """
-    check_whole("n_atoms", model.n_atoms)
     check_choice("gate", model.gate, GATES)
     check_choice("solver", model.solver, SOLVERS)
     check_whole("n_restarts", model.n_restarts)
     check_whole("max_sweeps", model.max_sweeps)
-    K, soft = int(model.n_atoms), model.gate == "softmax"
-    if soft and K > MOST_SOFT:
+    soft = model.gate == "softmax"
+    if soft and K is not None and K > MOST_SOFT:
         raise ValueError(
             f"n_atoms: expected at most {MOST_SOFT} with gate='softmax', got {K}; use gate='amplitude'"
         )
@@ -64,24 +75,26 @@ def checked_options(model: Any) -> SweepOptions:
     )
 
 
-def _active(n_active: Any, K: int, soft: bool) -> int:
+def _active(n_active: Any, K: int | None, soft: bool) -> int:
     """m; None for 3, or as many as there are atoms."""
     if n_active is None:
-        return min(3, K)
+        return 3 if K is None else min(3, K)
     if soft:
         raise ValueError(f"n_active: only used by gate='amplitude', got {n_active} with gate='softmax'")
     check_whole("n_active", n_active)
-    if int(n_active) > K:
+    if K is not None and int(n_active) > K:
         raise ValueError(f"n_active: expected 1 .. {K}, as many as there are atoms, got {n_active}")
     return int(n_active)
 
 
-def check_charts(charts: Any, K: int, soft: bool) -> None:
+def check_charts(charts: Any, K: int | None, soft: bool) -> None:
     """Raise unless charts are "auto", one chart, a list of K or a function."""
     if isinstance(charts, str):
         check_choice("charts", charts, ("auto", *CHARTS))
         found = [charts]
     elif isinstance(charts, list | tuple):
+        if K is None:
+            raise ValueError("charts: expected one kind or 'auto' for n_atoms='auto', got a list")
         if len(charts) != K:
             raise ValueError(f"charts: expected {K} charts, one an atom, got {len(charts)}")
         found = [as_chart(chart, name="charts").name for chart in charts]
@@ -93,17 +106,19 @@ def check_charts(charts: Any, K: int, soft: bool) -> None:
         raise ValueError("charts: expected no 'line' with gate='softmax', got one; use gate='amplitude'")
 
 
-def read_init(model: Any, n: int) -> Any:
+def read_init(model: Any, K: int, n: int) -> Any:
     """The start as the fit takes it: a name, groups of rows, or a layout with decoders.
 
     Raises:
         ValueError: groups of another length or out of range; a dictionary of another size.
     """
-    init, K = model.init, int(model.n_atoms)
+    init = model.init
     if isinstance(init, str):
         return ("cluster" if model.gate == "softmax" else "pure") if init == "auto" else init
     if hasattr(init, "components_"):
         charts = tuple(atom.chart for atom in init.atoms_)
+        if K is None:
+            raise ValueError("charts: expected one kind or 'auto' for n_atoms='auto', got a list")
         if len(charts) != K:
             raise ValueError(f"init: expected a dictionary of {K} atoms, got one of {len(charts)}")
         return Layout(charts), torch.as_tensor(init.components_).double()

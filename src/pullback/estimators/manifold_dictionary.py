@@ -15,6 +15,7 @@ from torch import Tensor
 from pullback.ambient.base import Constant
 from pullback.estimators.dictionary_options import (
     checked_options,
+    given_number,
     read_init,
     read_labels,
     read_row_weights,
@@ -26,6 +27,7 @@ from pullback.io import save_model
 from pullback.models.dictionary.alarms import log_alarms
 from pullback.models.dictionary.atoms import Atom
 from pullback.models.dictionary.codes import Codes, SparseCodes, decode
+from pullback.models.dictionary.counting import count_atoms, grown
 from pullback.models.dictionary.decoder_step import Moments, gather, solve
 from pullback.models.dictionary.diagnostics import FitDiagnostics, diagnose_fit
 from pullback.models.dictionary.latents import group_latents
@@ -51,7 +53,7 @@ class ManifoldDictionary(BaseEstimator):
     evidence against the null of separate points.
 
     Args:
-        n_atoms: K.
+        n_atoms: K, or "auto": the number of cones that hold rows of one atom.
         charts: "auto" (by evidence), a name ("circle", "interval", "plane", "sphere", "torus", "line") or a
             chart of `pullback.charts` for all atoms, a list of K, or a function (rows, groups) -> list that
             is called once on the groups that the start found.
@@ -173,28 +175,32 @@ class ManifoldDictionary(BaseEstimator):
         Raises:
             ValueError, TypeError: see the messages.
         """
-        options = checked_options(self)
+        K = given_number(self)
+        options = checked_options(self, K)
         given = self._read(Z, reset=True)
-        n, K = len(given.rows), int(self.n_atoms)
-        init = read_init(self, n)
-        values = read_labels(labels, K, n)
+        n, device = len(given.rows), given.rows.device
         weights = read_row_weights(row_weights, n)
-        device = given.rows.device
         self._frame = self._new_frame(given.rows, center_by)
         rows = self._frame.inside(given.rows.double() - self._frame.taken(given.rows, center_by).double())
-        found = fit_dictionary(
-            rows,
-            K,
-            self.charts,
-            options,
-            init=init.to(device) if isinstance(init, Tensor) else init,
-            n_restarts=int(self.n_restarts),
-            solver=self.solver,
-            row_weights=None if weights is None else weights.to(device),
-            labels=None if values is None else {k: v.to(device) for k, v in values.items()},
-            generator=torch.Generator().manual_seed(draw_seed(self.random_state)),
-            callback=self.callback,
-        )
+        seed = draw_seed(self.random_state)
+
+        def fitted(count: int) -> DictionaryFit:
+            init, values = read_init(self, count, n), read_labels(labels, count, n)
+            return fit_dictionary(
+                rows,
+                count,
+                self.charts,
+                checked_options(self, count),
+                init=init.to(device) if isinstance(init, Tensor) else init,
+                n_restarts=int(self.n_restarts),
+                solver=self.solver,
+                row_weights=None if weights is None else weights.to(device),
+                labels=None if values is None else {k: v.to(device) for k, v in values.items()},
+                generator=torch.Generator().manual_seed(seed),
+                callback=self.callback,
+            )
+
+        found = grown(fitted, count_atoms(rows), rows.shape) if K is None else fitted(K)
         outer = given.rows.double() - self._frame.taken(given.rows, center_by).double()
         self._settle(found, rows, outer, given, options.n_active)
         return self
@@ -422,7 +428,7 @@ class ManifoldDictionary(BaseEstimator):
         return torch.as_tensor(self.components_)
 
     def _read(self, Z: Any, *, reset: bool) -> Given:
-        least = 2 * int(self.n_atoms) if reset else 1
+        least = 2 * (given_number(self) or 1) if reset else 1
         given = read_rows(self, Z, reset=reset, minimum_rows=least)
         if self.dtype is not None:
             check_choice("dtype", self.dtype, ("float32", "float64"))

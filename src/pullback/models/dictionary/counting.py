@@ -1,0 +1,71 @@
+"""How many atoms there are, before any is fitted."""
+
+from collections.abc import Callable, Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pullback.linalg import leading_singular, widened
+from pullback.models.dictionary.cones import find_cones
+from pullback.models.dictionary.noise import largest_ratio, noise_level
+from pullback.models.dictionary.restarts import DictionaryFit
+from pullback.validation import check_points
+
+PIECE = 0.5
+"""Rows of a cone, in those of the median, below which it is a piece of another."""
+GAIN = 0.02
+"""Share of the noise variance that an atom more must take away."""
+MORE = 4
+
+
+def count_atoms(Z: Float[Tensor, "n p"]) -> int:
+    """Number of cones that hold rows of one atom, see `find_cones`.
+
+    Subspaces grow from many more rows than there are atoms and are joined where they share directions; cones
+    with fewer than half the rows of the median one are pieces and do not count.
+
+    Args:
+        Z: rows, not centred, (n, p): sums of a few atoms, or one atom a row.
+    Returns: at least 1.
+    Raises:
+        ValueError: the spectrum of the rows does not tell how much of them is noise.
+    Example:
+        >>> import math, torch
+        >>> g = torch.Generator().manual_seed(0)
+        >>> t = 2 * math.pi * torch.rand(200, generator=g, dtype=torch.float64)
+        >>> ring = torch.stack([t.cos(), t.sin(), 0 * t + 0.5], 1)
+        >>> rows = torch.cat([torch.block_diag(ring[:100], ring[100:]), torch.zeros(200, 10)], 1)
+        >>> count_atoms(rows + 0.02 * torch.randn(200, 16, generator=g))
+        2
+    """
+    wide = widened(check_points("Z", Z))
+    level = noise_level(wide)
+    if level.sigma is None:
+        raise ValueError(
+            "n_atoms: expected a number, since the spectrum of the rows does not tell their noise, got 'auto'"
+        )
+    directions = leading_singular(wide, max(1, level.rank))[2]
+    cones = find_cones(wide @ directions, level.sigma)
+    sizes = sorted(len(cone.rows) for cone in cones)
+    return max(1, sum(size >= PIECE * sizes[len(sizes) // 2] for size in sizes)) if sizes else 1
+
+
+def grown(fit: Callable[[int], DictionaryFit], count: int, shape: Sequence[int]) -> DictionaryFit:
+    """Fits with one atom more while the noise is not reached and the last one has helped.
+
+    Args:
+        fit: a fit with that many atoms.
+        count: how many there seem to be.
+        shape: of the rows.
+    """
+    kept = fit(count)
+    for more in range(1, MORE + 1):
+        best = kept.best
+        done = best.sigma is None or best.fit.s2 <= largest_ratio(shape[0], shape[1]) * best.sigma**2
+        if done or "interrupted" in best.fit.message:
+            break
+        found = fit(count + more)
+        if found.best.fit.s2 > (1 - GAIN) * best.fit.s2:
+            break
+        kept = found
+    return kept

@@ -1,0 +1,63 @@
+"""How many atoms rows hold, counted before anything is fitted."""
+
+import pytest
+import torch
+
+import pullback as pb
+from planted import Golden, planted
+from pullback.models.dictionary.counting import count_atoms
+
+
+@pytest.mark.parametrize(
+    ("n", "mixing", "kinds"),
+    [
+        (600, "single", ("circle", "circle", "interval", "sphere")),
+        (600, "additive", ("circle", "circle")),
+        (600, "single", ("circle",)),
+    ],
+)
+def test_planted_atoms_are_counted(n, mixing, kinds) -> None:
+    assert count_atoms(planted(n, mixing, kinds=kinds, seed=3).Z) == len(kinds)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kinds", "n"),
+    [
+        (("circle",) * 3 + ("interval",) * 2 + ("sphere",), 2500),
+        (("circle",) * 4 + ("interval",) * 3 + ("sphere",) * 3, 4000),
+    ],
+)
+def test_sums_of_many(kinds, n) -> None:
+    assert [count_atoms(planted(n, "additive", kinds=kinds, seed=seed).Z) for seed in range(3)] == [
+        len(kinds)
+    ] * 3
+
+
+@pytest.mark.slow
+def test_a_fit_may_count() -> None:
+    rows = planted(200, "single", kinds=("circle", "circle"), p=16, seed=1).Z
+    model = pb.ManifoldDictionary(
+        "auto", "circle", gate="softmax", max_sweeps=2, n_restarts=1, random_state=0
+    ).fit(rows)
+    assert len(model.atoms_) == 2
+    assert model.get_params()["n_atoms"] == "auto"
+
+
+def test_what_cannot_be_counted(as_users_run) -> None:
+    rows = planted(40, "single", kinds=("circle",), p=8).Z
+    with pytest.raises(ValueError, match="n_atoms: expected one of 'auto', got 'many'"):
+        pb.ManifoldDictionary("many").fit(rows)
+    with pytest.raises(ValueError, match="charts: expected one kind or 'auto' for n_atoms='auto'"):
+        pb.ManifoldDictionary("auto", ["circle", "circle"]).fit(rows)
+
+
+def test_rows_whose_noise_is_not_known() -> None:
+    g = torch.Generator().manual_seed(0)
+    rows = torch.randn(40, 6, generator=g, dtype=torch.float64) * torch.logspace(0, -12, 6)
+    with pytest.raises(ValueError, match="n_atoms: expected a number, since the spectrum"):
+        count_atoms(rows)
+
+
+def test_golden_sums() -> None:
+    assert count_atoms(Golden()["add_train_Z"]) == 6
