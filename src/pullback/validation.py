@@ -15,7 +15,8 @@ def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
 
 def check_positive(name: str, value: float | int | Tensor, *, zero: bool = False) -> None:
     """Raise ``ValueError`` unless every entry is finite and positive (or zero where ``zero`` allows it)."""
-    tensor = torch.as_tensor(value)
+    # a plain number would become float32, beyond whose range it is still finite
+    tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
     bad = ~((tensor >= 0) if zero else (tensor > 0)) | ~torch.isfinite(tensor)
     if bad.any():
         wanted = "a finite number >= 0" if zero else "a finite number > 0"

@@ -33,6 +33,8 @@ def read_rows(estimator: Any, Z: Any, *, reset: bool, minimum_rows: int = 1) -> 
     Raises:
         ValueError: no table of finite numbers; another width than in fit.
     """
+    if isinstance(Z, np.ndarray) and Z.ndim == 2 and Z.dtype.kind == "f":
+        _check_finite(np.asarray(np.isfinite(Z).all(1)))
     if not isinstance(Z, Tensor) or Z.layout != torch.strided:
         table = read_table(estimator, Z, reset=reset, minimum_rows=minimum_rows)
         if table.image_shape is not None:
@@ -43,17 +45,21 @@ def read_rows(estimator: Any, Z: Any, *, reset: bool, minimum_rows: int = 1) -> 
     if Z.ndim != 2 or Z.is_complex():
         raise ValueError(f"Z: expected (N, p) floating and finite, got shape {tuple(Z.shape)} {kind}")
     rows = Z.detach() if Z.dtype in (torch.float32, torch.float64) else Z.detach().float()
-    bad = (~torch.isfinite(rows)).any(1)
-    if bool(bad.any()):
-        first = int(bad.nonzero()[0])
-        raise ValueError(
-            f"Z: expected (N, p) floating and finite, got {int(bad.sum())} non-finite rows (first: {first})"
-        )
+    _check_finite(torch.isfinite(rows).all(1).cpu().numpy())
     like: Any = np.empty((len(rows), rows.shape[1]))
     validate_data(estimator, like, reset=reset, skip_check_array=True)
     if len(rows) < minimum_rows:
         raise ValueError(f"Z: expected at least {minimum_rows} rows, got {len(rows)}")
     return Given(rows, True)
+
+
+def _check_finite(finite: np.ndarray) -> None:
+    bad = np.flatnonzero(~finite)
+    if len(bad):
+        raise ValueError(
+            f"Z: expected (N, p) floating and finite, got {len(bad)} non-finite rows (first: {bad[0]}): "
+            "NaN or inf"
+        )
 
 
 @dataclass(frozen=True, eq=False)

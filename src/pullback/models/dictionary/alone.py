@@ -19,6 +19,11 @@ START = 1e-3
 """λ of a chart alone."""
 RIDGE = 1e-6
 """ρ of a row."""
+SHORT = 1e-6
+"""Squared length, over the mean of an atom's, below which a point of its grid counts as this long: where an
+atom passes through the origin, rounding decides how often a row has it."""
+ALIKE = 1e-13
+"""Distance to the mean, in units of the rows' length, below which rows are alike."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,10 +125,12 @@ def fit_chart(
 
 
 def spread(Z: Float[Tensor, "n p"]) -> float:
-    """sqrt of the mean squared distance to the mean, 1 where rows are all alike."""
+    """sqrt of the mean squared distance to the mean; the length of rows that are all alike, 1 of zeros."""
     rows = Z.double()
     size = math.sqrt(float((rows - rows.mean(0)).square().sum() / len(rows)))
-    return size if size > 0 else 1.0
+    length = math.sqrt(float(rows.square().sum() / len(rows)))
+    # below, only the rounding of the mean is seen
+    return size if size > ALIKE * length else length or 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +198,8 @@ class _Alternation:
         """Each row at the best point of the grid, if that is better than where it is."""
         ((grid, basis),) = self.layout.grids(self.Z)
         score, size = C @ basis.mT, ((basis @ G) * basis).sum(1)
+        if self.free:
+            size = size.clamp_min(float(SHORT * size.mean()))
         gain = score.clamp_min(0).square() / size.clamp_min(1e-300) / 2 if self.free else score - size / 2
         best = gain.max(1)
         now = step_rows(self.layout, C, G, codes, steps=0, free_weights=self.free).value

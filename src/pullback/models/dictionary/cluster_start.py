@@ -78,19 +78,20 @@ def cluster_start(
 
 
 def _filled(groups: list[Tensor], Z: Tensor) -> list[Tensor]:
-    """Groups of a few rows at least, taken from the farthest of the largest group."""
+    """Groups of a few rows at least, taken from the farthest of the largest; shared where that is small."""
     groups = list(groups)
     for k, group in enumerate(groups):
-        if len(group) >= SMALLEST:
+        if len(group) >= SMALLEST or len(groups) == 1:
             continue
-        big = max(range(len(groups)), key=lambda j: len(groups[j]))
+        big = max((j for j in range(len(groups)) if j != k), key=lambda j: len(groups[j]))
         rows = Z[groups[big]]
         order = (rows - rows.mean(0)).norm(dim=1).argsort(descending=True)
         taken = order[: max(SMALLEST, len(order) // 4)]
         kept = torch.ones(len(order), dtype=torch.bool, device=Z.device)
         kept[taken] = False
         groups[k] = torch.cat([group, groups[big][taken]])
-        groups[big] = groups[big][kept]
+        if int(kept.sum()) >= SMALLEST:
+            groups[big] = groups[big][kept]
     return groups
 
 

@@ -172,7 +172,8 @@ class DecoderFit:
     def holding(self, layout: Layout, B: Float[Tensor, "k p"], moments: "Moments") -> "DecoderFit":
         """The same regression with other decoders: their misfit and noise level."""
         rss = _misfit(moments, B)
-        return replace(self, B=B, rss=rss, s2=self.s2 * rss / self.rss, rough=_rough(layout, B))
+        s2 = self.s2 * rss / self.rss if self.rss > 0 else 0.0
+        return replace(self, B=B, rss=rss, s2=s2, rough=_rough(layout, B))
 
     @property
     def penalty(self) -> float:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullback.models.dictionary.alone import SHORT
 from pullback.models.dictionary.codes import Codes, join
 from pullback.models.dictionary.decoder_step import DENSE_UP_TO, design
 from pullback.models.dictionary.layout import Layout, Places
@@ -41,7 +42,8 @@ class _Grids:
         self.sizes = []
         for (_, basis), (_, atoms) in zip(self.grids, layout.kinds, strict=True):
             blocks = torch.stack([gram[layout.block(k), layout.block(k)] for k in atoms])
-            self.sizes.append(((basis @ blocks) * basis).sum(2).clamp_min(TINY))
+            size = ((basis @ blocks) * basis).sum(2)
+            self.sizes.append(size.clamp_min(SHORT * size.mean(1, keepdim=True).clamp_min(TINY)))
         self.columns = [
             torch.cat([torch.arange(layout.offsets[k], layout.offsets[k + 1]) for k in atoms]).to(gram.device)
             for _, atoms in layout.kinds

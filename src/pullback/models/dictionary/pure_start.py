@@ -173,7 +173,7 @@ def fit_pure(
     Args:
         Z: rows, (n, p).
         start: of `pure_start`.
-        options: of the sweeps; ``max_sweeps`` before the first round and after the last.
+        options: of the sweeps; ``max_sweeps`` before the first round and after the last, and at most in one.
         choose: whether charts are chosen again, too, by evidence on the purer rows.
         rounds: at most.
         row_weights: of `alternate`.
@@ -201,7 +201,7 @@ def fit_pure(
         again = choose and number < CHOICES
         layout, B, lam, topologies = _recharted(Z, fit, topologies, again, generator)
         codes = _encoded(layout, widened(Z), B, options.n_active, math.sqrt(fit.s2))
-        fit = swept(layout, codes, lam, ROUND_SWEEPS)
+        fit = swept(layout, codes, lam, min(ROUND_SWEEPS, options.max_sweeps))
         ratios.append(_ratio(fit, start.sigma))
         idle = 0 if fit.s2 < (1 - GAIN) * best.s2 else idle + 1
         if fit.s2 < best.s2:
