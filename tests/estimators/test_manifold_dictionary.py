@@ -33,7 +33,7 @@ def ring(n: int = 120, p: int = 5, sigma: float = 0.02, seed: int = 0) -> tuple[
 @pytest.fixture(scope="module")
 def two() -> tuple[pb.ManifoldDictionary, np.ndarray]:
     """A mixture of a circle and an arc."""
-    rows = planted(240, "single", kinds=TINY, p=12, seed=3)
+    rows = planted(200, "single", kinds=TINY, p=12, seed=3)
     Z = rows.Z.numpy()
     return pb.ManifoldDictionary(2, list(TINY), **QUICK).fit(Z), Z
 
@@ -60,8 +60,8 @@ def test_what_a_fit_leaves(two) -> None:
     assert len(told.restart_objectives) == len(told.restart_views) == 1
     assert max(check.speed_variation for check in told.gauge) < 0.1
     codes = model.transform(Z)
-    assert codes.shape == (240, 2)
-    assert np.asarray(codes).shape == (240, 2)
+    assert codes.shape == (200, 2)
+    assert np.asarray(codes).shape == (200, 2)
     assert np.abs(np.asarray(codes).sum(1) - 1).max() < 1e-5
     assert np.isnan(codes.coords[codes.indices < 0]).all()
     assert 0.01 < np.nanmedian(codes.coord_sd[:, 0]) < 0.2
@@ -70,7 +70,14 @@ def test_what_a_fit_leaves(two) -> None:
     assert model.score(Z) == pytest.approx(1 - told.fvu, abs=0.01)
     torch.testing.assert_close(torch.tensor(codes.residual), torch.tensor(np.linalg.norm(Z - fitted, axis=1)))
     assert codes.converged.mean() > 0.9
-    assert np.array_equal(model.fit_transform(Z).indices, codes.indices)
+
+
+def test_codes_of_a_fit_at_once() -> None:
+    Z, _ = ring(60)
+    options = {**QUICK, "init": "random", "max_sweeps": 3}
+    one, two = (pb.ManifoldDictionary(1, "circle", **options) for _ in range(2))
+    found = one.fit_transform(Z)
+    assert np.array_equal(found.coords, two.fit(Z).transform(Z).coords)
 
 
 @pytest.mark.slow
@@ -100,9 +107,11 @@ def test_tensors_give_tensors_of_their_dtype(dtype: torch.dtype) -> None:
         assert isinstance(found, torch.Tensor)
         assert found.dtype == dtype
     assert next(iter(model.module_.parameters())).dtype == dtype
-    array = pb.ManifoldDictionary(1, "circle", **QUICK).fit(Z.numpy()).transform(Z.numpy())
+    # of these only the kind of array matters
+    brief = {**QUICK, "init": "random", "max_sweeps": 1}
+    array = pb.ManifoldDictionary(1, "circle", **brief).fit(Z.numpy()).transform(Z.numpy())
     assert array.weights.dtype == np.dtype(str(dtype).removeprefix("torch."))
-    narrow = pb.ManifoldDictionary(1, "circle", dtype="float32", **QUICK).fit(Z)
+    narrow = pb.ManifoldDictionary(1, "circle", dtype="float32", **brief).fit(Z)
     assert narrow.transform(Z).weights.dtype == torch.float32
 
 
@@ -165,8 +174,9 @@ def test_atoms_know_their_geometry(two) -> None:
 
 
 def test_batches_of_a_stream_move_decoders() -> None:
-    streamed = pb.ManifoldDictionary(2, list(TINY), **QUICK)
     rows = planted(200, "single", kinds=TINY, p=12, seed=3)
+    groups = rows.A.argmax(1)
+    streamed = pb.ManifoldDictionary(2, lambda at, labels: list(TINY), init=groups, **QUICK)
     streamed.partial_fit(rows.Z.numpy())
     kinds = [atom.chart.name for atom in streamed.atoms_]
     before = np.array(streamed.components_)
@@ -207,12 +217,12 @@ def test_labels_order_values_that_the_rows_alone_do_not() -> None:
 
 
 def test_metric_offset_and_nuisance() -> None:
-    Z, t = ring(150, 6)
-    wide = np.c_[Z, 5 * np.random.default_rng(1).normal(size=(150, 1))]
+    Z, t = ring(80, 6)
+    wide = np.c_[Z, 5 * np.random.default_rng(1).normal(size=(80, 1))]
     weight = torch.tensor([1.0] * 6 + [1e-6])
     model = pb.ManifoldDictionary(1, "circle", ambient=pb.ambient.Diagonal(weight), **QUICK).fit(wide)
-    score = np.abs(np.exp(1j * (model.transform(wide).coords[:, 0, 0] - t)).mean())
-    flipped = np.abs(np.exp(1j * (model.transform(wide).coords[:, 0, 0] + t)).mean())
+    found = model.transform(wide).coords[:, 0, 0]
+    score, flipped = (np.abs(np.exp(1j * (found + sign * t)).mean()) for sign in (-1, 1))
     assert max(score, flipped) > 0.99
     assert model.components_.shape == (5, 7)
     U = torch.eye(6)[:, :3]
@@ -220,7 +230,7 @@ def test_metric_offset_and_nuisance() -> None:
     assert short.inverse_transform(short.transform(Z)).shape == Z.shape
     moved = pb.ManifoldDictionary(1, "circle", offset="mean", **QUICK).fit(Z + 30)
     assert moved.score(Z + 30) > 0.9
-    group = np.arange(150) % 2
+    group = np.arange(80) % 2
     shifted = Z + 40.0 * group[:, None]
     model = pb.ManifoldDictionary(1, "circle", **QUICK).fit(shifted, center_by=group)
     assert model.diagnostics_.fvu < 0.05
@@ -314,15 +324,6 @@ def test_what_a_fitted_dictionary_refuses() -> None:
         with pytest.raises(error) as caught:
             call()
         assert message in str(caught.value)
-
-
-def test_odd_rows_give_a_result_and_alarms() -> None:
-    Z, _ = ring(60, 4)
-    constant, repeated = np.c_[Z, np.zeros(60)], np.concatenate([Z, np.repeat(Z[:1], 40, 0)])
-    for rows in (constant, repeated):
-        model = pb.ManifoldDictionary(1, "circle", gate="softmax", max_sweeps=1, n_restarts=1).fit(rows)
-        assert np.isfinite(model.inverse_transform(model.transform(rows))).all()
-        assert "not_converged" in {alarm.code for alarm in model.diagnostics_.alarms}
 
 
 @pytest.mark.slow
