@@ -72,8 +72,8 @@ class ManifoldDictionary(BaseEstimator):
         ambient: metric of data space (`pullback.ambient`) that the misfit is measured in: Euclidean, Diagonal
             or LowRank with one factor for all rows; None for Euclidean.
         offset: b0: None for 0, "mean", or an array (p,). Never subtract the mean of sums.
-        solver: "alternating", or "adam", which moves decoders by gradients instead: several times slower, to
-            compare with, and a pattern for losses of your own on ``module_``.
+        solver: "alternating", or "adam", which moves decoders by gradients instead: slower, to compare
+            with, and a pattern for losses of your own on ``module_``.
         max_sweeps, max_seconds: budget; the best fit so far is kept.
         tol: relative change of the objective at which a fit is at rest.
         open_cost: what an atom must save of ½|z - ẑ|² to be used; None for p σ²/8.

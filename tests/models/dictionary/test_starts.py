@@ -132,7 +132,7 @@ def test_dense_directions_are_pure() -> None:
 
 
 def test_charts_for_groups_in_every_form() -> None:
-    draw = planted(80, kinds=("circle", "interval"), p=12, seed=3)
+    draw = planted(50, kinds=("circle", "interval"), p=12, seed=3)
     groups = [(draw.A[:, k] > 0).nonzero().flatten() for k in range(2)]
 
     def names(kinds: object) -> list[str]:

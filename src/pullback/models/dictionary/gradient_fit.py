@@ -52,9 +52,9 @@ def descend(
         lam: first λ, (K,), as in `alternate`.
         callback: called after every sweep; a KeyboardInterrupt keeps the best so far.
     Returns:
-        The fit; ``converged`` says whether F came to rest in sweeps, of which Adam needs several times more.
+        The fit; ``converged`` says whether F came to rest.
     When to use: to compare, or as a pattern for training `ManifoldDictionaryModule` on a loss of your own;
-        `alternate` is several times faster.
+        `alternate` is faster.
     """
     options = replace(SweepOptions() if options is None else options, gauge=False)
     rule = AdamDecoders(layout, Z.double() / spread(Z), options, row_weights)
