@@ -102,7 +102,7 @@ def test_it_says_what_it_found(table: Path, tmp_path: Path, capsys: pytest.Captu
     ("words", "code", "message"),
     [
         ("dictionary {table} -o {run}", 1, "already holds a model"),
-        ("dictionary {table} -o {new} --atoms 3 --charts circle --charts line", 2, "one for each of --atoms 3"),
+        ("dictionary {table} -o {new} --atoms 3 --charts circle --charts line", 2, "each of --atoms 3"),
         ("dictionary {table} -o {new} --center-by day --drop kind", 1, "day"),
         ("dictionary {table} -o {new} --gate topk", 2, "topk"),
         ("dictionary {table} -o {new} --charts knot", 2, "--charts: expected one of auto, circle"),
