@@ -117,8 +117,6 @@ def read_init(model: Any, K: int, n: int) -> Any:
         return ("cluster" if model.gate == "softmax" else "pure") if init == "auto" else init
     if hasattr(init, "components_"):
         charts = tuple(atom.chart for atom in init.atoms_)
-        if K is None:
-            raise ValueError("charts: expected one kind or 'auto' for n_atoms='auto', got a list")
         if len(charts) != K:
             raise ValueError(f"init: expected a dictionary of {K} atoms, got one of {len(charts)}")
         return Layout(charts), torch.as_tensor(init.components_).double()
