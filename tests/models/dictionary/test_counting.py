@@ -36,7 +36,7 @@ def test_sums_of_many(kinds, n) -> None:
 
 @pytest.mark.slow
 def test_a_fit_may_count() -> None:
-    rows = planted(200, "single", kinds=("circle", "circle"), p=16, seed=1).Z
+    rows = planted(200, "single", kinds=("circle", "circle"), p=32, seed=1).Z
     model = pb.ManifoldDictionary(
         "auto", "circle", gate="softmax", max_sweeps=2, n_restarts=1, random_state=0
     ).fit(rows)
@@ -57,6 +57,11 @@ def test_rows_whose_noise_is_not_known() -> None:
     rows = torch.randn(40, 6, generator=g, dtype=torch.float64) * torch.logspace(0, -12, 6)
     with pytest.raises(ValueError, match="n_atoms: expected a number, since the spectrum"):
         count_atoms(rows)
+
+
+def test_signal_that_fills_the_space() -> None:
+    with pytest.raises(ValueError, match="n_atoms: expected a number, since signal fills 9 of 16 dim"):
+        count_atoms(planted(400, "single", kinds=("circle", "circle"), p=16, seed=1).Z)
 
 
 def test_golden_sums() -> None:

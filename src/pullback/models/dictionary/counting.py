@@ -13,6 +13,8 @@ from pullback.validation import check_points
 
 PIECE = 0.5
 """Rows of a cone, in those of the median, below which it is a piece of another."""
+FEWEST_NOISE = 12
+"""Dimensions of noise alone that cones are told apart by."""
 GAIN = 0.02
 """Share of the noise variance that an atom more must take away."""
 MORE = 4
@@ -28,14 +30,15 @@ def count_atoms(Z: Float[Tensor, "n p"]) -> int:
         Z: rows, not centred, (n, p): sums of a few atoms, or one atom a row.
     Returns: at least 1.
     Raises:
-        ValueError: the spectrum of the rows does not tell how much of them is noise.
+        ValueError: the spectrum of the rows does not tell how much of them is noise, or fewer than 12
+            dimensions hold noise alone.
     Example:
         >>> import math, torch
         >>> g = torch.Generator().manual_seed(0)
         >>> t = 2 * math.pi * torch.rand(200, generator=g, dtype=torch.float64)
         >>> ring = torch.stack([t.cos(), t.sin(), 0 * t + 0.5], 1)
-        >>> rows = torch.cat([torch.block_diag(ring[:100], ring[100:]), torch.zeros(200, 10)], 1)
-        >>> count_atoms(rows + 0.02 * torch.randn(200, 16, generator=g))
+        >>> rows = torch.cat([torch.block_diag(ring[:100], ring[100:]), torch.zeros(200, 18)], 1)
+        >>> count_atoms(rows + 0.02 * torch.randn(200, 24, generator=g))
         2
     """
     wide = widened(check_points("Z", Z))
@@ -43,6 +46,11 @@ def count_atoms(Z: Float[Tensor, "n p"]) -> int:
     if level.sigma is None:
         raise ValueError(
             "n_atoms: expected a number, since the spectrum of the rows does not tell their noise, got 'auto'"
+        )
+    if wide.shape[1] - level.rank < FEWEST_NOISE:
+        raise ValueError(
+            f"n_atoms: expected a number, since signal fills {level.rank} of {wide.shape[1]} dimensions and "
+            "cones cannot be told apart, got 'auto'"
         )
     directions = leading_singular(wide, max(1, level.rank))[2]
     cones = find_cones(wide @ directions, level.sigma)
