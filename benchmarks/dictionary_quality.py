@@ -7,12 +7,11 @@ rows. ``... topology 400 0.15``: charts by evidence on single manifolds (rows, n
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
-from tests.planted import SIX, Golden, Planted, planted
+from tests.planted import SIX, Golden, Planted, by_truth, planted, scores_of
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -23,47 +22,12 @@ from pullback.models.dictionary.encoding import encode_softmax
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.noise import noise_level
 from pullback.models.dictionary.pure_start import direction_clusters, fit_pure, pure_rows, pure_start
-from pullback.models.dictionary.scores import DictionaryScores, match_atoms, score_dictionary, support_f1
-from pullback.models.dictionary.sweep import Alternated, SweepOptions, alternate
+from pullback.models.dictionary.scores import match_atoms, support_f1
+from pullback.models.dictionary.sweep import SweepOptions, alternate
 from pullback.models.dictionary.topology import CANDIDATES, choose_topology
 
 OPTIONS = SweepOptions(n_active=3, max_sweeps=24)
 GOOD = 0.9
-
-
-def by_truth(A: Tensor, kinds: Sequence[str]) -> Callable[[np.ndarray, np.ndarray], list[str]]:
-    """Charts of groups by the atom that most of their rows have: what charts that are known can reach."""
-
-    def chosen(rows: np.ndarray, labels: np.ndarray) -> list[str]:
-        held = np.stack([A.numpy()[rows[labels == c]].mean(0) for c in range(len(kinds))])
-        return [kinds[k] for k in linear_sum_assignment(-held)[1]]
-
-    return chosen
-
-
-def scores_of(fit: Alternated, draw: Planted) -> DictionaryScores:
-    layout, codes, n = fit.layout, fit.codes, len(draw.Z)
-    usage = torch.zeros(n, layout.K, dtype=torch.float64)
-    coordinates, parts = [], []
-    for k, chart in enumerate(layout.charts):
-        t = chart.grid()[:1].expand(n, -1).clone()
-        row, slot = (codes.atoms == k).nonzero(as_tuple=True)
-        usage[row, k] = codes.weights[row, slot]
-        t[row] = codes.coords[row, slot, : chart.c]
-        coordinates.append(t)
-        parts.append(usage[:, k : k + 1] * (chart.jet(t, 0).value @ fit.B[layout.block(k)]))
-    return score_dictionary(
-        draw.Z,
-        draw.A,
-        draw.kinds,
-        draw.t,
-        estimate=usage,
-        fitted_kinds=[chart.name for chart in layout.charts],
-        fitted_coordinates=coordinates,
-        contributions=parts,
-        clean=draw.clean,
-        parts=draw.parts or None,
-    )
 
 
 def good(values: Sequence[float]) -> int:

@@ -1,14 +1,18 @@
 """Rows that are sums of points on known manifolds, with the truth they were drawn from."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+
+from pullback.models.dictionary.scores import DictionaryScores, score_dictionary
+from pullback.models.dictionary.sweep import Alternated
 
 SIX = ("circle", "circle", "circle", "interval", "interval", "sphere")
 FRAME = 6
@@ -114,3 +118,38 @@ class Golden:
 
     def kinds(self, name: str) -> tuple[str, ...]:
         return tuple(str(kind) for kind in self.arrays[f"{name}_kinds"])
+
+
+def by_truth(A: Tensor, kinds: Sequence[str]) -> Callable[[np.ndarray, np.ndarray], list[str]]:
+    """Charts of groups by the atom that most of their rows have: what charts that are known can reach."""
+
+    def chosen(rows: np.ndarray, labels: np.ndarray) -> list[str]:
+        held = np.stack([A.numpy()[rows[labels == c]].mean(0) for c in range(len(kinds))])
+        return [kinds[k] for k in linear_sum_assignment(-held)[1]]
+
+    return chosen
+
+
+def scores_of(fit: Alternated, draw: Planted) -> DictionaryScores:
+    layout, codes, n = fit.layout, fit.codes, len(draw.Z)
+    usage = torch.zeros(n, layout.K, dtype=torch.float64)
+    coordinates, parts = [], []
+    for k, chart in enumerate(layout.charts):
+        t = chart.grid()[:1].expand(n, -1).clone()
+        row, slot = (codes.atoms == k).nonzero(as_tuple=True)
+        usage[row, k] = codes.weights[row, slot]
+        t[row] = codes.coords[row, slot, : chart.c]
+        coordinates.append(t)
+        parts.append(usage[:, k : k + 1] * (chart.jet(t, 0).value @ fit.B[layout.block(k)]))
+    return score_dictionary(
+        draw.Z,
+        draw.A,
+        draw.kinds,
+        draw.t,
+        estimate=usage,
+        fitted_kinds=[chart.name for chart in layout.charts],
+        fitted_coordinates=coordinates,
+        contributions=parts,
+        clean=draw.clean,
+        parts=draw.parts or None,
+    )

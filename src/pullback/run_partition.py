@@ -8,10 +8,10 @@ from typing import Any
 import pullback as pb
 from pullback.estimators.kinds import kind_of
 from pullback.io import atomic_path
+from pullback.run_beside import beside_again, read_beside
 from pullback.run_options import make_estimator, parse_options
 
 TABLE_FILE = "quantities.json"
-LABEL = "label"
 FREE = 0.5
 """Share of the latent dimensions that stays free where their number is not given."""
 
@@ -25,24 +25,12 @@ def read_with_quantities(
     """
     if len(set(names)) < len(names):
         raise ValueError(f"--quantity: expected different columns, got {', '.join(names)}")
-    named = data.startswith("data:")
-    dataset = pb.data.resolve(data, **reading, **({} if named else {"extra": names}))
-    beside = dict(dataset.extra)
-    if dataset.y is not None and LABEL not in beside:
-        beside[LABEL] = dataset.y
-    for name in names:
-        if name not in beside:
-            known = ", ".join(map(repr, beside)) or "none"
-            raise ValueError(f"--quantity: expected one of {known}, got {name!r}")
-    return dataset, {name: beside[name] for name in names}
+    return read_beside(data, names, reading, "--quantity")
 
 
 def known_quantities(dataset: Any, record: Mapping[str, Any]) -> dict[str, Any] | None:
     """The quantities of a run that `partition` made, where the data that were read again hold them."""
-    beside = {LABEL: dataset.y} | dict(dataset.extra)
-    names = record.get("quantities") or ()
-    found = {name: beside[name] for name in names if beside.get(name) is not None}
-    return found if names and len(found) == len(names) else None
+    return beside_again(dataset, record.get("quantities") or ())
 
 
 def numbers_of(pairs: list[str], option: str) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from pullback.commands.options import (
     given,
 )
 from pullback.commands.printing import console, print_json
-from pullback.run_dictionary import SweepNotes, read_with_groups
+from pullback.run_beside import read_beside, reading_with
+from pullback.run_dictionary import SweepNotes
 from pullback.run_folder import REPORT_FILE, check_folder, write_record
 from pullback.run_options import parse_options
 
@@ -85,7 +86,9 @@ def dictionary(
         raise typer.BadParameter(
             f"--charts: expected one kind, or one for each of --atoms {atoms}, got {len(kinds)}"
         )
-    dataset, groups = read_with_groups(data, center_by, reading)
+    names = [] if center_by is None else [center_by]
+    dataset, beside = read_beside(data, names, reading, "--center-by")
+    groups = next(iter(beside.values()), None)
     settings = parse_options(option or []) | given(n_active=active, max_seconds=seconds)
     model = pb.ManifoldDictionary(
         atoms or "auto",
@@ -100,7 +103,7 @@ def dictionary(
         model.fit(dataset.frame(), center_by=groups)
     model.set_params(callback=None)
     model.save(out, overwrite=True)
-    kept = reading if center_by is None or data.startswith("data:") else reading | {"extra": [center_by]}
+    kept = reading_with(data, names, reading)
     command = shlex.join(["pullback", *sys.argv[1:]])
     record = {"data": data, "reading": kept, "command": command, "plain": False, "center_by": center_by}
     write_record(out, dataset, model.codes_, **record)

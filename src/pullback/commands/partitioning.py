@@ -23,6 +23,7 @@ from pullback.commands.options import (
     given,
 )
 from pullback.commands.printing import console, print_json
+from pullback.run_beside import reading_with
 from pullback.run_folder import REPORT_FILE, check_folder, values_of, write_record
 from pullback.run_options import parse_options
 from pullback.run_partition import numbers_of, read_with_quantities, reserving_estimator, write_quantities
@@ -102,7 +103,7 @@ def partition(
     values = values_of(dataset)
     estimator.fit(values, quantities=quantities)
     estimator.save(out, overwrite=True)
-    kept = reading if data.startswith("data:") else reading | {"extra": quantity}
+    kept = reading_with(data, quantity, reading)
     command = shlex.join(["pullback", *sys.argv[1:]])
     record = {"data": data, "reading": kept, "command": command, "plain": False, "quantities": quantity}
     write_record(out, dataset, estimator.embedding_, **record)

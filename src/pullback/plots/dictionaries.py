@@ -145,7 +145,7 @@ def evidence_bars(
 
 
 def restart_spread(model: ManifoldDictionary, *, ax: Axes | None = None) -> Axes:
-    """Draw the objective of all starts over the best one's.
+    """Draw how much worse than the best all starts ended: by noise left (sums), by objective (mixtures).
 
     Args:
         model: a fitted dictionary.
@@ -153,7 +153,8 @@ def restart_spread(model: ManifoldDictionary, *, ax: Axes | None = None) -> Axes
     """
     own_atom(model, 0)
     known = model.diagnostics_
-    objective = np.asarray(known.restart_objectives, dtype=np.float64)
+    objective = np.asarray(restart_ranks(model), dtype=np.float64)
+    what = "noise variance" if model.gate == "amplitude" else "objective"
     best = objective.min()
     above = 100 * (objective - best) / abs(best)
     ax = axes_or_new(ax, (5.0, 0.9 + 0.35 * len(objective)))
@@ -164,7 +165,7 @@ def restart_spread(model: ManifoldDictionary, *, ax: Axes | None = None) -> Axes
     ax.set_yticks(places, [shortened(view) for view in known.restart_views])
     ax.set_ylim(-0.6, len(objective) - 0.4)
     ax.set_xlim(-0.02 * max(above.max(), 1), 1.05 * max(above.max(), 1))
-    return finish(ax, "Starts, the kept one first", ("objective above the best, %", ""))
+    return finish(ax, "Starts, the kept one first", (f"{what} above the best, %", ""))
 
 
 def error_curve(
@@ -212,6 +213,14 @@ def error_curve(
         axis.set_minor_formatter(NullFormatter())
     ax.legend(frameon=False, fontsize=8)
     return finish(ax, "Error against what a row spends", ("active scalars a row", "FVU"))
+
+
+def restart_ranks(model: ManifoldDictionary) -> tuple[float, ...]:
+    """What the starts of a fit were ranked by, the kept one first: s² of sums, the objective of mixtures."""
+    known = model.diagnostics_
+    if model.gate == "amplitude":
+        return tuple(sigma**2 for sigma in known.restart_sigmas)
+    return known.restart_objectives
 
 
 def _support(model: ManifoldDictionary) -> sparse.csr_matrix:

@@ -4,10 +4,12 @@ import math
 
 from pullback.estimators.manifold_dictionary import ManifoldDictionary
 from pullback.models.dictionary.diagnostics import FitDiagnostics
+from pullback.models.dictionary.noise import largest_ratio
+from pullback.plots.dictionaries import restart_ranks
 from pullback.plots.document import Check, Verdict
 from pullback.reporting.wording import plural
 
-NOISE, MUCH_NOISE = 1.05, 1.2
+MUCH_NOISE = 1.2
 SPREAD = 0.05
 SPEED = 0.3
 SETTLED, HARDLY_SETTLED = 0.99, 0.9
@@ -23,29 +25,29 @@ def dictionary_checks(model: ManifoldDictionary, settled: float) -> tuple[Check,
     known = model.diagnostics_
     codes = {alarm.code for alarm in known.alarms}
     return (
-        _noise(known),
+        _noise(known, largest_ratio(len(model.codes_), model.n_features_in_)),
         _shapes(known),
         _atoms(known, codes),
         _gauge(known, model),
-        _starts(known),
+        _starts(model),
         _settled(settled),
         _training(known, codes),
     )
 
 
-def _noise(known: FitDiagnostics) -> Check:
-    name, bounds = "Noise", f"pass up to {NOISE}, attention up to {MUCH_NOISE}"
+def _noise(known: FitDiagnostics, limit: float) -> Check:
+    name, bounds = "Noise", f"pass up to {limit:.3f}, attention up to {MUCH_NOISE}"
     if known.sigma_noise is None:
         sentence = "The spectrum of the rows has no flat part that would tell how much of them is noise."
         return Check("noise", name, None, f"σ = {known.sigma:.3g}", "attention", bounds, sentence)
     ratio = known.sigma**2 / known.sigma_noise**2
-    verdict = _grade(ratio, NOISE, MUCH_NOISE)
+    verdict = _grade(ratio, limit, max(limit, MUCH_NOISE))
     sentence = (
         "What the atoms leave is as much as the spectrum of the rows says is noise."
         if verdict == "pass"
         else "The atoms leave more than noise: one of them is missing, or of the wrong kind."
     )
-    return Check("noise", name, ratio, f"{ratio:.2f} of what is expected", verdict, bounds, sentence)
+    return Check("noise", name, ratio, f"{ratio:.3f} of what is expected", verdict, bounds, sentence)
 
 
 def _shapes(known: FitDiagnostics) -> Check:
@@ -101,8 +103,8 @@ def _gauge(known: FitDiagnostics, model: ManifoldDictionary) -> Check:
     return Check("gauge", "Coordinates", worst, f"speed varies by {worst:.1%}", verdict, bounds, sentence)
 
 
-def _starts(known: FitDiagnostics) -> Check:
-    values = sorted(known.restart_objectives)
+def _starts(model: ManifoldDictionary) -> Check:
+    values = sorted(restart_ranks(model))
     bounds = f"pass if the second best is within {SPREAD:.0%}, or one start reached the noise"
     if len(values) < 2:
         sentence = "One start was enough: it reached the noise, or no more were asked for."

@@ -195,13 +195,13 @@ def _error(model: ManifoldDictionary, shown: Any, codes: Any) -> Section:
     for name, points in linear_rivals(some, counts, n_latents=latents, generator=generator).items():
         curves[name] = [(count, max(value, 1e-12)) for count, value in points]
     level = model.diagnostics_.sigma_noise
-    floor = None if level is None else rows.size * level**2 / spread
+    floor = None if level is None or model.ambient is not None else rows.size * level**2 / spread
     picture = _picture(lambda ax: error_curve(curves, floor=floor, ax=ax), "error against active scalars")
     facts = definitions({"FVU on these rows": f"{fvu:.4f}", "active scalars a row": f"{scalars:.2f}"})
     how = (
         "Share of the variance that is left, over the numbers that a row spends: a weight and the "
         "coordinates of each atom that it uses, principal axes, or active latents. All models are judged on "
-        "the rows of this page. Below the noise lies only noise."
+        "the rows of this page, to which the linear ones are fitted. Below the noise lies only noise."
     )
     body = f'<div class="split"><div>{picture}</div>{facts}</div>'
     return Section("error", "Error against what a row spends", "Error", "", body, how)

@@ -3,14 +3,12 @@
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import linear_sum_assignment
 
-from planted import SIX, Golden, Planted, planted
+from planted import SIX, Golden, Planted, by_truth, planted, scores_of
 from pullback.charts import as_chart
 from pullback.models.dictionary.alarms import assignment_alarms, residual_alarms
 from pullback.models.dictionary.cluster_start import CLOSED, cluster_start
@@ -22,9 +20,9 @@ from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.noise import noise_level
 from pullback.models.dictionary.pieces import noise_subspace
 from pullback.models.dictionary.pure_start import direction_clusters, fit_pure, pure_of, pure_rows, pure_start
-from pullback.models.dictionary.scores import DictionaryScores, effective_atoms, score_dictionary
+from pullback.models.dictionary.scores import effective_atoms, score_dictionary
 from pullback.models.dictionary.start import fit_groups
-from pullback.models.dictionary.sweep import Alternated, SweepOptions, alternate
+from pullback.models.dictionary.sweep import SweepOptions, alternate
 
 GOLDEN = Golden()
 KINDS = ("circle", "interval", "sphere")
@@ -36,41 +34,6 @@ def spanned(draw: Planted) -> tuple[torch.Tensor, float]:
     assert level.sigma is not None
     V = torch.linalg.svd(draw.Z, full_matrices=False).Vh[: level.rank]
     return draw.Z @ V.mT, level.sigma
-
-
-def by_truth(A: torch.Tensor, kinds: Sequence[str]):
-    """Charts of groups by the atom that most of their rows have."""
-
-    def chosen(rows: np.ndarray, labels: np.ndarray) -> list[str]:
-        held = np.stack([A.numpy()[rows[labels == c]].mean(0) for c in range(len(kinds))])
-        return [kinds[k] for k in linear_sum_assignment(-held)[1]]
-
-    return chosen
-
-
-def scores_of(fit: Alternated, draw: Planted) -> DictionaryScores:
-    layout, codes, n = fit.layout, fit.codes, len(draw.Z)
-    usage = torch.zeros(n, layout.K, dtype=torch.float64)
-    coordinates, parts = [], []
-    for k, chart in enumerate(layout.charts):
-        t = chart.grid()[:1].expand(n, -1).clone()
-        row, slot = (codes.atoms == k).nonzero(as_tuple=True)
-        usage[row, k] = codes.weights[row, slot]
-        t[row] = codes.coords[row, slot, : chart.c]
-        coordinates.append(t)
-        parts.append(usage[:, k : k + 1] * (chart.jet(t, 0).value @ fit.B[layout.block(k)]))
-    return score_dictionary(
-        draw.Z,
-        draw.A,
-        draw.kinds,
-        draw.t,
-        estimate=usage,
-        fitted_kinds=[chart.name for chart in layout.charts],
-        fitted_coordinates=coordinates,
-        contributions=parts,
-        clean=draw.clean,
-        parts=draw.parts,
-    )
 
 
 def good(values: Sequence[float]) -> int:
