@@ -14,13 +14,13 @@ Against 40-digit quadrature the relative error is below 6e-8 for θ from 1e-4 to
 6e-9 for θ >= 0.01 and 1e-12 for θ >= 0.5.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
-from torch.utils.checkpoint import checkpoint
+
+from pullback.graph import recomputed
 
 POINTS = 128
 LEAST_WEIGHT = 1e-22
@@ -71,35 +71,22 @@ def dispersion_information(eta: Tensor, log_theta: Tensor, order: int = 0) -> tu
     return (G, *first, along, mixed - along, along - 2 * mixed + G_cc * c1 * c1 + G_c * c2)
 
 
-def _averages(q: Tensor, rest: Tensor, c: Tensor, order: int) -> list[Tensor]:
+def _averages(q: Tensor, rest: Tensor, c: Tensor, order: int) -> tuple[Tensor, ...]:
     """∫ e^{-s} r(q E) ds with its derivatives in q and c: R, R_q, R_c, R_qq, R_qc, R_cc."""
     nodes, weights = (torch.tensor(column, dtype=q.dtype, device=q.device) for column in _rule())
     size = max(1, BLOCK_NUMBERS // max(1, q.numel()))
-    again = _records(q, c)
-    totals: list[Tensor] = []
+    totals: Tensor | None = None
     for s, w in zip(nodes.split(size), weights.split(size), strict=True):
-        shape = (-1, *(1,) * q.ndim)
-        block = (q, rest, c, s.reshape(shape), w, order)
-        if again:  # on the way back a block is computed again instead of being kept
-            parts: list[Tensor] = checkpoint(_block, *block, use_reentrant=False, preserve_rng_state=False)  # type: ignore[assignment]
-        else:
-            parts = _block(*block)
-        totals = parts if not totals else [a + b for a, b in zip(totals, parts, strict=True)]
-    return totals
+        at = s.reshape(-1, *(1,) * q.ndim)
+        part = recomputed(partial(_block, s=at, w=w, order=order), q, rest, c)
+        totals = part if totals is None else totals + part
+    assert totals is not None
+    return totals.unbind()
 
 
-def _records(*tensors: Tensor) -> bool:
-    """Whether a graph is recorded, and by nothing but reverse mode."""
-    if torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling():
-        return False
-    if getattr(forward_ad, "_current_level", -1) >= 0:
-        return False
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-
-
-def _block(q: Tensor, rest: Tensor, c: Tensor, s: Tensor, w: Tensor, order: int) -> list[Tensor]:
-    """The part of `_averages` from some of the nodes."""
-    return [torch.tensordot(w, part, dims=1) for part in _integrands(q, rest, c, s, order)]
+def _block(q: Tensor, rest: Tensor, c: Tensor, s: Tensor, w: Tensor, order: int) -> Tensor:
+    """The part of `_averages` from some of the nodes, a row each."""
+    return torch.stack([torch.tensordot(w, part, dims=1) for part in _integrands(q, rest, c, s, order)])
 
 
 def _integrands(q: Tensor, rest: Tensor, c: Tensor, s: Tensor, order: int) -> list[Tensor]:

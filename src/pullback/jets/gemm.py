@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.autograd.function import FunctionCtx
+
+from pullback.graph import transforms_active
 
 SMALLEST = 2**20
 """Multiplications from which the quicker kernel makes up for its longer call."""
@@ -36,15 +37,6 @@ def float64_cost(like: Tensor) -> float:
     if like.dtype == torch.float64:
         return 1.0
     return 4.0 if _has_kernel() and like.device.type == "cpu" else 2.0
-
-
-def transforms_active(*tensors: Tensor) -> bool:
-    """Whether a function transform, forward-mode differentiation or the compiler looks at the computation."""
-    if torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling():
-        return True
-    if getattr(forward_ad, "_current_level", 0) < 0:  # no dual level is open, so no tensor carries a tangent
-        return False
-    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def times_transposed(a: Tensor, b: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ same for all points is multiplied out before the point axis appears.
 import torch
 from torch import Tensor
 
-from pullback.jets.gemm import transforms_active
+from pullback.graph import transforms_active
 from pullback.jets.indices import count, indices, pair_starts
 from pullback.jets.state import JetState
 

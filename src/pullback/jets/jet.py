@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullback.graph import transforms_active
 from pullback.jets.checks import check_known, check_map, check_order, check_output, unknown
 from pullback.jets.fallback import nested, nested_cost
-from pullback.jets.gemm import transforms_active
 from pullback.jets.graph import spread
 from pullback.jets.indices import count, indices
 from pullback.jets.state import JetState, start

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pullback.jets.gemm import transforms_active
+from pullback.graph import transforms_active
 
 Slopes = Callable[[Any, Tensor], tuple[Tensor, Tensor | None]]
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pullback.graph import transforms_active
 from pullback.jets.activations import SMOOTH
-from pullback.jets.gemm import transforms_active
 from pullback.jets.once import differentiable_once
 from pullback.jets.piecewise import PIECEWISE
 from pullback.jets.quick import QUICK

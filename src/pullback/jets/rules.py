@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pullback.ambient import CategoricalFlattening, ScaleFlattening
+from pullback.graph import transforms_active
 from pullback.jets import activations
 from pullback.jets.elementwise import elementwise, multiply, scaled
-from pullback.jets.gemm import linear_node, linear_rows, transforms_active
+from pullback.jets.gemm import linear_node, linear_rows
 from pullback.jets.graph import HIGHEST, elementwise_node
 from pullback.jets.indices import indices
 from pullback.jets.inplace import plain_tensors

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullback.jets.gemm import joined, transforms_active
+from pullback.graph import transforms_active
+from pullback.jets.gemm import joined
 from pullback.jets.indices import count
 
 

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pullback.graph import transforms_active
 from pullback.jets import Stack
-from pullback.jets.gemm import transforms_active
 from pullback.jets.jet import derivatives
 from pullback.metrics import embedded
 from pullback.metrics.compact import compact

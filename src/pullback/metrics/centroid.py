@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullback.jets.gemm import transforms_active
+from pullback.graph import transforms_active
 from pullback.metrics.base import BaseMetric, Points, Tensors, unpack
 from pullback.metrics.centroid_local import CentroidAt, CentroidTables
 from pullback.metrics.chunks import by_chunks

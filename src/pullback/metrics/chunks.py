@@ -1,7 +1,7 @@
 """A function of many points, a bounded number at a time, with and without a graph.
 
 Where a graph is recorded a chunk is computed again on the way back instead of being kept, so that the memory
-does not grow with the number of points. Not by torch.utils.checkpoint, which refuses torch.func.vjp inside.
+does not grow with the number of points.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pullback.jets.gemm import transforms_active
+from pullback.graph import gradients_again, transforms_active
 from pullback.typing import Map
 
 Function = Callable[[Tensor], Tensor]
@@ -101,24 +101,23 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:  # type: ignore[override]
         z, *known = ctx.saved_tensors
-        twice = torch.is_grad_enabled()
-        needed = [tensor for tensor, wanted in zip(known, ctx.needs_input_grad[3:], strict=True) if wanted]
-        totals: list[Tensor | None] = [None] * len(needed)
-        to_z = []
+        z = z if torch.is_grad_enabled() else z.detach()
+        wanted = ctx.needs_input_grad[3:]
+
+        def at(part: Tensor, *_: Tensor) -> Tensor:
+            return ctx.function(part)
+
+        to_z: list[Tensor] = []
+        totals: list[Tensor | None] = [None] * len(known)
         for first in range(0, len(z), ctx.size):
-            rows = slice(first, first + ctx.size)
-            with torch.enable_grad():
-                part = z[rows] if twice else z[rows].detach().requires_grad_()
-                part = part if part.requires_grad else part.detach().requires_grad_()
-                value = ctx.function(part)
-            found = torch.autograd.grad(
-                value, [part, *needed], g[rows], create_graph=twice, allow_unused=True
-            )
-            to_z.append(torch.zeros_like(part) if found[0] is None else found[0])
-            for k, gradient in enumerate(found[1:]):
-                if gradient is not None:
-                    total = totals[k]
-                    totals[k] = gradient if total is None else total + gradient
-        back = iter(totals)
-        to_known = [next(back) if wanted else None for wanted in ctx.needs_input_grad[3:]]
-        return None, None, torch.cat(to_z) if ctx.needs_input_grad[2] else None, *to_known
+            part, slope = z[first : first + ctx.size], g[first : first + ctx.size]
+            of_part, *of_known = gradients_again(at, (part, *known), (True, *wanted), slope)
+            to_z.append(torch.zeros_like(part) if of_part is None else of_part)
+            totals = [_sum(total, one) for total, one in zip(totals, of_known, strict=True)]
+        return None, None, torch.cat(to_z) if ctx.needs_input_grad[2] else None, *totals
+
+
+def _sum(total: Tensor | None, one: Tensor | None) -> Tensor | None:
+    if total is None or one is None:
+        return one if total is None else total
+    return total + one

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullback.jets.gemm import transforms_active
+from pullback.graph import transforms_active
 
 
 def cholesky(g: Float[Tensor, "*n d d"], *, name: str = "tensor(z)") -> Float[Tensor, "*n d d"]:

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from pullback.graph import transforms_active
 from pullback.jets import contract_third, metric_jet
-from pullback.jets.gemm import transforms_active
 from pullback.jets.jet import derivatives
 from pullback.jets.taylor import chunk_rows, layers_of, width_of
 from pullback.metrics.chunks import by_chunks

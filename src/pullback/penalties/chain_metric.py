@@ -20,9 +20,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pullback.graph import transforms_active
 from pullback.jets.activations import SMOOTH, Table
 from pullback.jets.checks import check_map
-from pullback.jets.gemm import plain_product, transforms_active
+from pullback.jets.gemm import plain_product
 from pullback.jets.once import differentiable_once
 from pullback.jets.quick import QUICK
 from pullback.jets.taylor import steps_of

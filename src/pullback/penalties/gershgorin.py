@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullback.jets.gemm import transforms_active
+from pullback.graph import transforms_active
 from pullback.penalties.softmax_rows import Assignments, dense_hessian
 
 DENSE_UP_TO = 32

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from scipy import sparse
 from torch import Tensor
 
-from pullback.linalg import principal_angles
 from pullback.models.dictionary.codes import Codes
 from pullback.models.dictionary.gauge import speed_variation
 from pullback.models.dictionary.layout import Layout
+from pullback.models.dictionary.matching import subspace_overlap
 from pullback.models.dictionary.noise import largest_ratio
 from pullback.models.dictionary.sweep import Alternated
 from pullback.models.dictionary.topology import Topology
@@ -212,7 +212,7 @@ def usage_alarms(layout: Layout, B: Float[Tensor, "k p"], codes: Codes) -> list[
         hint = "no row needs it: lower n_atoms"
         found.append(Alarm("dead_atom", k, float(usage[k]), DEAD, hint))
     for i, j, cosine in _used_together(codes, layout.K):
-        overlap = _overlap(B[layout.block(i)], B[layout.block(j)])
+        overlap = subspace_overlap(B[layout.block(i)], B[layout.block(j)])
         if overlap > ALIKE:
             hint = f"does the same as atom {i}: lower n_atoms"
             found.append(Alarm("duplicate_atoms", j, min(cosine, overlap), ALIKE, hint))
@@ -276,14 +276,3 @@ def _used_together(codes: Codes, K: int) -> list[tuple[int, int, float]]:
     pairs = zip(products.row.tolist(), products.col.tolist(), products.data.tolist(), strict=True)
     cosines = [(i, j, value / float(sizes[i] * sizes[j])) for i, j, value in pairs if i < j]
     return [pair for pair in cosines if pair[2] > ALIKE]
-
-
-def _overlap(one: Tensor, other: Tensor) -> float:
-    """Mean squared cosine of the angles between the directions that carry two atoms."""
-    spans = []
-    for B in (one.double(), other.double()):
-        _, sizes, right = torch.linalg.svd(B, full_matrices=False)
-        spans.append(right[sizes > 1e-2 * sizes[0].clamp_min(1e-300)].mT)
-    if 0 in (spans[0].shape[1], spans[1].shape[1]):
-        return 0.0
-    return float(principal_angles(*spans).cos().square().mean())

@@ -1,12 +1,14 @@
 """How many atoms there are, before any is fitted."""
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
 
 from jaxtyping import Float
 from torch import Tensor
 
 from pullback.linalg import leading_singular, widened
 from pullback.models.dictionary.cones import find_cones
+from pullback.models.dictionary.matching import subspace_overlap
 from pullback.models.dictionary.noise import largest_ratio, noise_level
 from pullback.models.dictionary.restarts import DictionaryFit
 from pullback.validation import check_points
@@ -17,6 +19,8 @@ FEWEST_NOISE = 12
 """Dimensions of noise alone that cones are told apart by."""
 GAIN = 0.02
 """Share of the noise variance that an atom more must take away."""
+SHARED = 0.5
+"""Overlap of the directions of two atoms above which they may be pieces of one."""
 MORE = 4
 
 
@@ -59,7 +63,10 @@ def count_atoms(Z: Float[Tensor, "n p"]) -> int:
 
 
 def grown(fit: Callable[[int], DictionaryFit], count: int, shape: Sequence[int]) -> DictionaryFit:
-    """Fits with one atom more while the noise is not reached and the last one has helped.
+    """Fits with an atom more or fewer than there seem to be, where that is called for.
+
+    One more while the noise is not reached and the last one has helped; one fewer while the noise is reached
+    and two atoms share most of their directions, since few rows may show an atom in two pieces.
 
     Args:
         fit: a fit with that many atoms.
@@ -67,13 +74,32 @@ def grown(fit: Callable[[int], DictionaryFit], count: int, shape: Sequence[int])
         shape: of the rows.
     """
     kept = fit(count)
+    if _at_noise(kept, shape):
+        while _in_pieces(kept):
+            found = fit(kept.best.fit.layout.K - 1)
+            if not _at_noise(found, shape):
+                break
+            kept = found
+        return kept
     for more in range(1, MORE + 1):
-        best = kept.best
-        done = best.sigma is None or best.fit.s2 <= largest_ratio(shape[0], shape[1]) * best.sigma**2
-        if done or "interrupted" in best.fit.message:
+        if _at_noise(kept, shape) or "interrupted" in kept.best.fit.message:
             break
         found = fit(count + more)
-        if found.best.fit.s2 > (1 - GAIN) * best.fit.s2:
+        if found.best.fit.s2 > (1 - GAIN) * kept.best.fit.s2:
             break
         kept = found
     return kept
+
+
+def _at_noise(found: DictionaryFit, shape: Sequence[int]) -> bool:
+    best = found.best
+    return best.sigma is None or best.fit.s2 <= largest_ratio(shape[0], shape[1]) * best.sigma**2
+
+
+def _in_pieces(found: DictionaryFit) -> bool:
+    """Whether two atoms share most of their directions; not asked of a fit that was interrupted."""
+    fit = found.best.fit
+    if "interrupted" in fit.message:
+        return False
+    parts = [fit.B[fit.layout.block(k)] for k in range(fit.layout.K)]
+    return any(subspace_overlap(*pair) > SHARED for pair in combinations(parts, 2))

@@ -83,6 +83,21 @@ def align_by_decoders(
     )
 
 
+def subspace_overlap(one: Float[Tensor, "k p"], other: Float[Tensor, "l p"]) -> float:
+    """Mean squared cosine of the angles between the directions that carry two atoms, 0 to 1.
+
+    Args:
+        one, other: decoders; directions below a hundredth of the largest do not count.
+    """
+    spans = []
+    for B in (one.double(), other.double()):
+        _, sizes, right = torch.linalg.svd(B, full_matrices=False)
+        spans.append(right[sizes > 1e-2 * sizes[0].clamp_min(1e-300)].mT)
+    if 0 in (spans[0].shape[1], spans[1].shape[1]):
+        return 0.0
+    return float(principal_angles(*spans).cos().square().mean())
+
+
 def _cosines(first: Tensor, second: Tensor) -> Tensor:
     sizes = [x / x.norm(dim=0).clamp_min(1e-300) for x in (first.double(), second.double())]
     return sizes[0].mT @ sizes[1]
