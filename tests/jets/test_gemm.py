@@ -21,9 +21,10 @@ def test_product_equals_mm(shape, layout, dtype):
     )
 
 
-def test_first_and_second_derivatives_of_the_quick_product(monkeypatch):
+@pytest.mark.parametrize("family", [0, 25, 26])
+def test_first_and_second_derivatives_of_the_quick_product(family, monkeypatch):
     monkeypatch.setattr(gemm, "SMALLEST", 0)
-    monkeypatch.setattr(gemm, "_has_kernel", torch.backends.mkldnn.is_available)
+    monkeypatch.setattr(gemm, "_amd_family", lambda: family if torch.backends.mkldnn.is_available() else 0)
     a, b = points(6, 5, torch.float32), points(4, 5, torch.float32, seed=2)
     g, u = points(6, 4, torch.float32, seed=3), points(6, 5, torch.float32, seed=4)
     results = []
@@ -34,6 +35,13 @@ def test_first_and_second_derivatives_of_the_quick_product(monkeypatch):
         results.append([*first, *second])
     for ours, expected in zip(*results, strict=True):
         torch.testing.assert_close(ours.detach(), expected.detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_what_processors_are_told_apart():
+    gemm._amd_family.cache_clear()
+    assert 0 <= gemm._amd_family() < 100
+    single, double = torch.ones(1), torch.ones(1, dtype=torch.float64)
+    assert gemm.float64_cost(double) == 1 < gemm.float64_cost(single) <= 4
 
 
 @pytest.mark.parametrize("bias", [True, False])
