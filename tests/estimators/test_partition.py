@@ -177,7 +177,7 @@ def test_held_out_rows_tell_what_is_where(X) -> None:
     with pytest.raises(ValueError, match="expected the 150 rows of fit, got 149"):
         model.evaluate_quantities(X[1:], {"first": X[1:, 0]})
     model.set_params(validation_fraction=0.0, max_epochs=1).fit(X, quantities={"first": X[:, 0]})
-    with pytest.raises(ValueError, match="validation_fraction: expected held-out rows"):
+    with pytest.raises(ValueError, match="held_out: expected rows that the model"):
         model.evaluate_quantities(X, {"first": X[:, 0]})
 
 

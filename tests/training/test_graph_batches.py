@@ -49,7 +49,7 @@ def test_gradients_are_those_of_encoding_edge_by_edge(x, graph, batch_size, nega
     batch = next(iter(batches.epoch(seeded_streams(0))))
     assert len(batch.x) <= 60
     loss = goal(batch.x, batch.noise, 0, quantities=batch.quantities).total
-    ends = goal.model.encoder(batch.x[batch.quantities.flatten()]).view(2, -1, 2)
+    ends = goal.model.encoder(batch.x[batch.quantities.places.flatten()]).view(2, -1, 2)
     b = batch.size
     each = umap_loss(ends[0, :b], ends[1, :b], ends[0, b:], ends[1, b:], A, B)
     assert loss.item() == pytest.approx(each.item(), rel=1e-12)
@@ -73,7 +73,7 @@ def test_edges_come_as_often_as_their_weight_says(x, graph) -> None:
     streams, seen = seeded_streams(0), np.zeros((60, 60))
     for _ in range(50):
         for batch in batches.epoch(streams):
-            head, tail = batch.quantities[:, : batch.size].numpy()
+            head, tail = batch.quantities.places[:, : batch.size].numpy()
             np.add.at(seen, (head, tail), 1)
     weight = graph.toarray() * (graph.toarray() >= 0.025 * graph.data.max())
     expected = seen.sum() * weight / weight.sum()
@@ -87,7 +87,7 @@ def test_skipping_leaves_what_follows_as_it_is(x, graph) -> None:
     rest = list(batches.epoch(seeded_streams(1), skip=3))
     assert len(rest) == len(whole) - 3
     for one, other in zip(whole[3:], rest, strict=True):
-        assert torch.equal(one.quantities, other.quantities)
+        assert torch.equal(one.quantities.places, other.quantities.places)
         assert torch.equal(one.x, other.x)
 
 
@@ -108,7 +108,7 @@ def test_edges_of_a_step_lie_among_few_rows(x, graph) -> None:
     assert few.digest() != all_rows.digest()
     for batch in few.epoch(seeded_streams(0)):
         assert len(batch.x) <= 12
-        assert batch.quantities.max() < len(batch.x)
+        assert batch.quantities.places.max() < len(batch.x)
     assert batches_of(x, graph, 20, nodes=len(x)).digest() == all_rows.digest()
     with pytest.raises(ValueError, match="nodes_per_step: expected neg"):
         GraphRows(x, graph, nodes=12, negatives="uniform")
@@ -140,8 +140,8 @@ def test_two_processes_share_the_batch_of_one(x, graph, batch_size, options) -> 
     parts = [drawn(Placement(CPU, torch.float64, 0, Half(rank))) for rank in range(2)]
     for whole, first, second in zip(one, *parts, strict=True):
         assert torch.equal(torch.cat([first.x, second.x]), whole.x)
-        pairs = torch.cat([first.quantities, second.quantities], dim=1)
-        assert sorted(pairs.T.tolist()) == sorted(whole.quantities.T.tolist())
+        pairs = torch.cat([first.quantities.places, second.quantities.places], dim=1)
+        assert sorted(pairs.T.tolist()) == sorted(whole.quantities.places.T.tolist())
         shown = torch.cat([first.noise, second.noise + len(first.x)])
         assert shown.sort().values.tolist() == whole.noise.sort().values.tolist()
 

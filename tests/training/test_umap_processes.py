@@ -15,7 +15,10 @@ import pullback as pb
 
 X = load_digits().data[:400]
 found = {}
-for name, options in {"once": {}, "touched": {"batch_size": 150}, "decoder": {"decoder": True}}.items():
+reserved = pb.SubspacePartition({"total": lambda x: x.sum(1)})
+cases = {"once": {}, "touched": {"batch_size": 150}, "decoder": {"decoder": True}}
+cases |= {"partition": {"partition": reserved, "batch_size": 150, "n_components": 3}}
+for name, options in cases.items():
     options |= {"encoder_kwargs": {"hidden_size": 32}, "random_state": 0, "progress": False, "device": "cpu"}
     model = pb.ParametricUMAP(steps=20, **options).fit(X)
     found |= {name: model.embedding_, name + " loss": model.loss_history_}
@@ -37,7 +40,7 @@ def test_two_processes_embed_as_one(tmp_path) -> None:
         )
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = (np.load(tmp_path / f"{out}.npz") for out in ("one", "two"))
-    for name in ("once", "touched", "decoder"):
+    for name in ("once", "touched", "decoder", "partition"):
         assert two[name + " loss"] == pytest.approx(one[name + " loss"], rel=1e-9)
         # nothing in the loss depends on where the map lies, so rounding may move it as a whole
         first, second = (found[name] - found[name].mean(axis=0) for found in (one, two))

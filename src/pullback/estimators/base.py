@@ -34,7 +34,7 @@ from pullback.estimators.networks import (
     read_widths,
 )
 from pullback.estimators.reading import check_seed_agrees, read_table, training_device
-from pullback.estimators.reserving import Reserved, reserve
+from pullback.estimators.reserving import Reserved, reserve_latents
 from pullback.estimators.rows import draw_seed, split_rows, training_rows
 from pullback.estimators.samples import Samples
 from pullback.estimators.scaling import Scaling, feature_mean, fit_scaling
@@ -175,7 +175,7 @@ class LatentModel(Quantities, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         seed = draw_seed(self.random_state)
         self.training_index_, self.validation_index_ = split_rows(len(table), self.validation_fraction, seed)
         module = self._prepare(table, seed)
-        reserved = reserve(self, X, table, quantities)
+        reserved = reserve_latents(self, X, table, quantities)
         callbacks = read_callbacks(self.callbacks)
         if callbacks:
             self.module_ = module  # so that a callback can transform

@@ -1,7 +1,7 @@
 """How many latent coordinates each quantity is given."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,29 +9,37 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullback.estimators.kinds import Kind, Numbers
-from pullback.estimators.scaling import Scaling
 from pullback.estimators.subspace_partition import SubspacePartition
-from pullback.inputs import Table
 from pullback.linalg import widened
 from pullback.subspaces import k_per_q, minimal_latent_dim
 from pullback.subspaces.arguments import check_size
 
+Seen = Callable[[np.ndarray], Tensor]
 ROUNDING = 8
 INDEPENDENT = 1e-10
 """Relative eigenvalue of a Gram matrix in float64 below which columns depend on each other."""
+
+
+class Room(NamedTuple):
+    """The latent coordinates there are, by the name of the option that says so."""
+
+    width: int
+    name: str = "latent_dim"
 
 
 def chosen_sizes(
     option: SubspacePartition,
     training: Mapping[str, Tensor],
     kinds: Mapping[str, Kind],
-    table: Table,
-    scaling: Scaling,
+    seen: Seen,
     index: np.ndarray,
-    latent_dim: int,
+    room: Room,
 ) -> dict[str, int]:
     """name -> coordinates, as given or as the training rows ask for.
 
+    Args:
+        seen: rows as the encoder sees them, by number.
+        index: training rows.
     Raises:
         ValueError: more coordinates than a quantity has independent columns, or than there are.
     """
@@ -51,7 +59,7 @@ def chosen_sizes(
         elif not isinstance(kinds[name], Numbers) or most == 1:
             k = most
         elif option.rank == "cv":
-            rows = scaling.apply(table.rows(index[kept.numpy()]))
+            rows = seen(index[kept.numpy()])
             k = _size(k_per_q({name: columns[kept]}, method="cv", Z=rows))
         elif option.rank == "variance":
             k = _size(k_per_q({name: y}, option.threshold))
@@ -60,10 +68,10 @@ def chosen_sizes(
             k = _size(k_per_q({name: columns[kept]}, method=option.rank))  # type: ignore[arg-type]
         found[name] = min(max(k, 1), most)
     total = sum(found.values())
-    if total > latent_dim:
+    if total > room.width:
         raise ValueError(
-            f"latent_dim: expected room for {found}, got sum of sizes {total} > latent_dim {latent_dim}; "
-            f"latent_dim={minimal_latent_dim(found)} leaves 30 % free, or give smaller sizes"
+            f"{room.name}: expected room for {found}, got sum of sizes {total} > {room.name} {room.width}; "
+            f"{room.name}={minimal_latent_dim(found)} leaves 30 % free, or give smaller sizes"
         )
     return found
 

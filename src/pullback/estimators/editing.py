@@ -39,7 +39,7 @@ class Edited:
 
 
 class Quantities:
-    """What models can do whose ``partition`` is a `SubspacePartition`; a part of `LatentModel`."""
+    """What estimators can do whose ``partition`` is a `SubspacePartition`."""
 
     partition_: Partition | None
 
@@ -61,13 +61,22 @@ class Quantities:
         return {name: partition.kinds[name].values(y.numpy()) for name, y in found.items()}
 
     def evaluate_quantities(
-        self, X: Any, quantities: Mapping[str, Any] | None = None, *, bootstraps: int = 200
+        self,
+        X: Any,
+        quantities: Mapping[str, Any] | None = None,
+        *,
+        held_out: Any = None,
+        held_out_quantities: Mapping[str, Any] | None = None,
+        bootstraps: int = 200,
     ) -> SubspaceTable:
-        """What can be read from where on the rows that were held out, by probes fitted to those that trained.
+        """What can be read from where on rows that were held out, by probes fitted to others.
 
         Args:
-            X: the data of ``fit``, in the same order.
+            X: rows for the probes. Without ``held_out`` the data of ``fit``, in the same order: those of its
+                rows that trained serve for the probes, and it is measured on the others.
             quantities: values of those that the partition does not compute, as in ``fit``.
+            held_out: other rows to measure on, which a model needs that holds none out itself.
+            held_out_quantities: their values.
             bootstraps: resamples of the held-out rows, for intervals.
 
         Returns:
@@ -80,22 +89,26 @@ class Quantities:
         """
         partition = self._reserved()
         model: Any = self
-        table = model._read(X, reset=False)
-        if len(table) != len(model.embedding_):
-            raise ValueError(f"X: expected the {len(model.embedding_)} rows of fit, got {len(table)}")
-        train, test = model.training_index_, model.validation_index_
-        if not len(test):
-            raise ValueError("validation_fraction: expected held-out rows to measure on, got none")
-        Y = self.known_columns(X, quantities)
-        codes = torch.from_numpy(model._encode(table))
+        Z, Y = self._codes(X), self.known_columns(X, quantities)
+        if held_out is not None:
+            Z_test, Y_test = self._codes(held_out), self.known_columns(held_out, held_out_quantities)
+        else:
+            if not len(test := getattr(model, "validation_index_", ())):
+                raise ValueError(
+                    "held_out: expected rows that the model has not seen, to measure on, got none"
+                )
+            if len(Z) != len(model.embedding_):
+                raise ValueError(f"X: expected the {len(model.embedding_)} rows of fit, got {len(Z)}")
+            Z_test, Y_test = Z[test], {name: y[test] for name, y in Y.items()}
+            train = model.training_index_
+            Z, Y = Z[train], {name: y[train] for name, y in Y.items()}
         return evaluate_subspaces(
-            partition.loss,
-            Z_train=codes[train],
-            Y_train={name: y[train] for name, y in Y.items()},
-            Z_test=codes[test],
-            Y_test={name: y[test] for name, y in Y.items()},
-            bootstraps=bootstraps,
+            partition.loss, Z_train=Z, Y_train=Y, Z_test=Z_test, Y_test=Y_test, bootstraps=bootstraps
         )
+
+    def _codes(self, X: Any) -> torch.Tensor:
+        model: Any = self
+        return torch.from_numpy(model._encode(model._read(X, reset=False)))
 
     def known_columns(self, X: Any, quantities: Mapping[str, Any] | None = None) -> dict[str, torch.Tensor]:
         """Known quantities of rows as the columns that the blocks are read to, NaN where missing.
@@ -135,6 +148,8 @@ class Quantities:
             ValueError: the model was fitted without a `SubspacePartition`, or with other quantities.
         """
         partition = self._reserved()
+        decodes: Any = self
+        decodes.inverse_transform  # noqa: B018  a model without a decoder says here what to do
         if not values:
             raise ValueError(f"values: expected some of {_listed(partition)}, got none")
         before = torch.from_numpy(self.transform(X))  # type: ignore[attr-defined]

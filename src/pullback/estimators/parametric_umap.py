@@ -3,7 +3,7 @@
 import copy
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,10 +20,11 @@ from pullback.ambient import Euclidean
 from pullback.attribution import Attribution, Reduction, compute_jacobian, contributions_between
 from pullback.estimators.anndata_results import write_results
 from pullback.estimators.chains import Chain
+from pullback.estimators.editing import Quantities
 from pullback.estimators.embedding_chains import embedding_chain, unembedding_chain
 from pullback.estimators.embedding_graph import GraphOptions, make_graph
 from pullback.estimators.embedding_networks import check_widths, new_module, wants_decoder
-from pullback.estimators.embedding_training import train_embedding
+from pullback.estimators.embedding_training import reserve_coordinates, train_embedding
 from pullback.estimators.evaluation import device_of, evaluating, over_rows
 from pullback.estimators.explaining import explain
 from pullback.estimators.following import followed, read_callbacks
@@ -46,7 +47,7 @@ VERIFIED_ROWS = 256
 """Rows at which the encoder's affine pieces are checked after a fit."""
 
 
-class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class ParametricUMAP(Quantities, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """An encoder that keeps neighbours together: UMAP whose embedding is a function of the features.
 
     The graph of neighbours is that of UMAP (McInnes, Healy and Melville 2018); an encoder is trained on its
@@ -79,6 +80,8 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         nodes_per_step: rows that a step encodes at most; its edges are drawn among so many random rows, each
             edge as often as without it. For many more rows than ``batch_size``, a fifth of them: the same
             map in less time. None encodes all rows that the edges of a step touch.
+        partition: a `SubspacePartition`, which reserves coordinates for known quantities: one of three for
+            the depth of sequencing leaves a map of two without it. Its default strength is 1.
         target_weight: how much a ``y`` given to `fit` counts, in [0, 1]; 0 ignores it.
         target_metric: whether ``y`` holds categories ("categorical", -1 for unknown) or numbers
             ("continuous"); "auto" takes numbers that are not all whole for continuous.
@@ -104,6 +107,7 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         embedding_: the training data ``(n, n_components)``.
         encoder_: the trained encoder, in evaluation mode; sees ``components_ @ ((x - mean_) / scale_)``.
         module_: encoder and decoder.
+        partition_: blocks of known quantities with their decoders, else None.
         mean_, scale_: ``(p,)``; ``components_``: ``(k, p)`` or None.
         graph_: memberships that were trained on, a SciPy matrix ``(n, n)``.
         a_, b_: of the membership 1 / (1 + a d^(2b)) at distance d.
@@ -161,6 +165,7 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         negatives: Any = "batch",
         jitter: Any = 0.0,
         nodes_per_step: Any = None,
+        partition: Any = None,
         target_weight: Any = 0.5,
         target_metric: Any = "auto",
         lr: Any = 3e-3,
@@ -196,6 +201,7 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.negatives = negatives
         self.jitter = jitter
         self.nodes_per_step = nodes_per_step
+        self.partition = partition
         self.target_weight = target_weight
         self.target_metric = target_metric
         self.lr = lr
@@ -215,7 +221,15 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.callbacks = callbacks
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None, *, graph: Any = None, distances: Any = None) -> "ParametricUMAP":
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        graph: Any = None,
+        distances: Any = None,
+        quantities: Mapping[str, Any] | None = None,
+    ) -> "ParametricUMAP":
         """Find neighbours and train the encoder.
 
         Args:
@@ -226,6 +240,7 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 unknown; None for none.
             graph: memberships ``(n, n)`` made elsewhere, symmetric, instead of the neighbours of X.
             distances: ``(n, n)`` between the rows, for ``metric="precomputed"``.
+            quantities: known quantities of the rows, ``{name: (n,) or (n, ...)}``, for a ``partition``.
 
         Returns:
             The estimator itself.
@@ -243,7 +258,7 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             projected=bool(self.standardize) or self.pca_components is not None,
         )
         again = bool(self.warm_start) and hasattr(self, "module_")
-        table = read_table(self, X, reset=not again, minimum_rows=3)
+        table = self._read(X, reset=not again, minimum_rows=3)
         seed = draw_seed(self.random_state)
         if not again:
             self.image_shape_ = table.image_shape
@@ -259,19 +274,24 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             copy.deepcopy(self.module_).requires_grad_() if again else self._new_module(table.dtype, seed)
         )
         check_widths(module, rows, self.n_components)
+        reserved = reserve_coordinates(self, X, table, quantities)
         callbacks = read_callbacks(self.callbacks)
         if callbacks:
             self.module_ = module  # so that a callback can transform
         with followed(callbacks, X, y):
-            result = train_embedding(self, module, rows, seed, callbacks)
+            result = train_embedding(self, module, rows, seed, callbacks, reserved)
         self._settle(module, table, result)
+        self.partition_ = None if reserved is None else reserved.partition(self.embedding_, slice(None))
         if is_anndata(X):
             write_results(X, self.embedding_, type(self).__name__, self.get_params(deep=False))
         return self
 
-    def fit_transform(self, X: Any, y: Any = None, *, graph: Any = None, distances: Any = None) -> np.ndarray:
-        """Fit, and return the embedding of the same data ``(n, n_components)``."""
-        return self.fit(X, y, graph=graph, distances=distances).embedding_.copy()
+    def fit_transform(self, X: Any, y: Any = None, **options: Any) -> np.ndarray:
+        """The embedding ``(n, n_components)`` of the rows that are fitted; options are those of `fit`."""
+        return self.fit(X, y, **options).embedding_.copy()
+
+    def _read(self, X: Any, *, reset: bool, minimum_rows: int = 1) -> Table:
+        return read_table(self, X, reset=reset, minimum_rows=minimum_rows)
 
     def _keep_projection(self, projection: Projection) -> None:
         self.scaling_ = projection.scaling
@@ -318,7 +338,7 @@ class ParametricUMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             batch_size: rows at a time at most; None bounds the memory in use.
         """
         check_is_fitted(self)
-        codes = self._encode(read_table(self, X, reset=False), batch_size)
+        codes = self._encode(self._read(X, reset=False), batch_size)
         if is_anndata(X):
             write_results(X, codes, type(self).__name__, self.get_params(deep=False))
         return codes

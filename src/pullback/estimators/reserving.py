@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullback.estimators.block_sizes import chosen_sizes
+from pullback.estimators.block_sizes import Room, Seen, chosen_sizes
 from pullback.estimators.kinds import Kind, kind_of, rebuilt
 from pullback.estimators.known_values import check_option, known_values
 from pullback.estimators.rows import read_quantities
@@ -80,7 +80,7 @@ class Reserved:
     loss: PartitionLoss | None = None
     kinds: dict[str, Kind] | None = None
 
-    def partition(self, embedding: np.ndarray, index: np.ndarray) -> Partition | None:
+    def partition(self, embedding: np.ndarray, index: np.ndarray | slice) -> Partition | None:
         """What the trained model keeps, from the codes of all rows and the training rows among them."""
         if self.loss is None or self.kinds is None or self.columns is None:
             return None
@@ -94,21 +94,31 @@ class Reserved:
         return Partition(loss, self.kinds, statistics)
 
 
-def reserve(estimator: Any, X: Any, table: Table, quantities: Mapping[str, Any] | None) -> Reserved:
+def reserve(
+    option: SubspacePartition,
+    X: Any,
+    table: Table,
+    quantities: Mapping[str, Any] | None,
+    *,
+    index: np.ndarray,
+    room: Room,
+    seen: Seen,
+    strength: float,
+) -> Reserved:
     """Read the quantities of a fit and prepare its partition.
 
     Args:
-        estimator: with ``partition`` and other options; its scaling and training rows are known.
+        option: of the model.
         X: as it was given.
         table: the same, read.
         quantities: name -> values.
+        index: training rows.
+        room: latent coordinates of the model.
+        seen: rows as the encoder sees them, by number.
+        strength: of a partition that says none.
     Raises:
         TypeError, ValueError: quantities without values, of other names or constant; sizes that do not fit.
     """
-    option = estimator.partition
-    if not isinstance(option, SubspacePartition):
-        columns = None if quantities is None else read_quantities(quantities, len(table), table.dtype)
-        return Reserved(columns, copy.deepcopy(option))
     check_option(option)
     values = known_values(option, X, table, quantities)
     circular = option.circular or {}
@@ -122,23 +132,39 @@ def reserve(estimator: Any, X: Any, table: Table, quantities: Mapping[str, Any] 
         if len(part) != len(table):
             raise ValueError(f"quantities[{name!r}]: expected {len(table)} rows as in X, got {len(part)}")
         parts[name] = torch.from_numpy(part).to(table.dtype)
-    training = {name: part[estimator.training_index_] for name, part in parts.items()}
-    d = estimator.latent_dim
-    sizes = chosen_sizes(option, training, kinds, table, estimator.scaling_, estimator.training_index_, d)
-    loss = PartitionLoss(d, sizes, ridge=option.ridge, weights=option.weights)
+    training = {name: part[index] for name, part in parts.items()}
+    sizes = chosen_sizes(option, training, kinds, seen, index, room)
+    loss = PartitionLoss(room.width, sizes, ridge=option.ridge, weights=option.weights)
     loss.fit_targets(training)
-    check_batches(loss, estimator)
-    strength = STRENGTH * table.n_features if option.strength is None else option.strength
     columns = torch.cat(list(parts.values()), dim=1)
-    return Reserved(columns, PartitionRegularizer(loss, strength), loss, kinds)
+    regularizer = PartitionRegularizer(loss, strength if option.strength is None else option.strength)
+    return Reserved(columns, regularizer, loss, kinds)
 
 
-def check_batches(loss: PartitionLoss, estimator: Any) -> None:
-    """Raise ``ValueError`` where a batch is too small to tell what a block knows."""
+def reserve_latents(estimator: Any, X: Any, table: Table, quantities: Mapping[str, Any] | None) -> Reserved:
+    """`reserve` for an estimator with ``latent_dim``, whose scaling and training rows are known.
+
+    A regulariser of another kind is taken as it is.
+    """
+    option = estimator.partition
+    if not isinstance(option, SubspacePartition):
+        columns = None if quantities is None else read_quantities(quantities, len(table), table.dtype)
+        return Reserved(columns, copy.deepcopy(option))
+    reserved = reserve(
+        option,
+        X,
+        table,
+        quantities,
+        index=estimator.training_index_,
+        room=Room(estimator.latent_dim),
+        seen=lambda rows: estimator.scaling_.apply(table.rows(rows)),
+        strength=STRENGTH * table.n_features,
+    )
     for index, name in (
         (estimator.training_index_, "batch_size"),
         (estimator.validation_index_, "validation_fraction"),
     ):
         if len(index):
             smallest = min(stop - start for start, stop in even_bounds(len(index), estimator.batch_size))
-            loss.check_rows(smallest, name)
+            reserved.regularizer.loss.check_rows(smallest, name)
+    return reserved

@@ -1,8 +1,8 @@
 """The matrix product behind every linear layer, on the quickest kernel that is at hand.
 
-oneDNN's kernel for dense linear layers, which ships with torch, is twice as fast in float32 as ``torch.mm`` on
-AMD processors with full AVX-512 units (Zen 5), half of which MKL leaves idle, and a tenth faster on those with
-AVX-512 in halves (Zen 4); but it copies transposed matrices first, which is worth it on the former alone. On
+oneDNN's kernel for dense linear layers, which ships with torch, is twice as fast in float32 as ``torch.mm``
+on AMD processors with full AVX-512 units (Zen 5), half of which MKL leaves idle, and a tenth faster on those
+with AVX-512 in halves (Zen 4); but it copies transposed matrices first, which only the former are worth. On
 Intel's and with AVX2 MKL is at full speed.
 """
 

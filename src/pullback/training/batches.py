@@ -26,13 +26,14 @@ class Batch:
     Attributes:
         x: rows ``(b, p)``.
         noise: standard normal ``(b, k)``, or None where the model needs none.
-        quantities: known quantities of the rows ``(b, m)``, or None.
+        quantities: what the objective is told besides: known quantities of the rows ``(b, m)``, or the pairs
+            of rows of an embedding (`pullback.training.graph_batches.Pairs`), or None.
         size: rows of all processes together.
     """
 
     x: Tensor
     noise: Tensor | None
-    quantities: Tensor | None
+    quantities: Any
     size: int
 
 

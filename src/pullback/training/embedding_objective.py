@@ -9,7 +9,9 @@ from torch import Tensor
 
 from pullback.models.umap import UMAPModule, umap_loss_at
 from pullback.training.distributed import ALONE, Reduce
+from pullback.training.graph_batches import Pairs
 from pullback.training.objective import Loss, Trainable
+from pullback.training.partition_terms import PartitionRegularizer
 from pullback.validation import check_positive
 
 CROSS_ENTROPY = "cross_entropy"
@@ -26,6 +28,7 @@ class EmbeddingObjective(Trainable):
         a, b: of `pullback.models.umap.curve_parameters`.
         negative_sample_rate: random pairs an edge.
         repulsion_strength: weight of the random pairs.
+        partition: reserves coordinates of the codes for known quantities, which batches then hold.
     """
 
     def __init__(
@@ -36,11 +39,13 @@ class EmbeddingObjective(Trainable):
         *,
         negative_sample_rate: int = 5,
         repulsion_strength: float | int = 1.0,
+        partition: PartitionRegularizer | None = None,
     ):
         super().__init__()
         check_positive("repulsion_strength", repulsion_strength, zero=True)
         self.model, self.a, self.b = model, float(a), float(b)
         self.negative_sample_rate, self.repulsion_strength = negative_sample_rate, float(repulsion_strength)
+        self.partition = partition
 
     @property
     def noise_features(self) -> int:
@@ -53,24 +58,24 @@ class EmbeddingObjective(Trainable):
         step: int = 0,
         reduce: Reduce = ALONE,
         *,
-        quantities: Int[Tensor, "2 c"] | None = None,
+        quantities: Pairs | None = None,
     ) -> Loss:
         """Loss of a batch of `pullback.training.graph_batches.EdgeBatches`.
 
         Args:
             x: this process's rows.
             noise: places in ``x`` of the rows to decode.
-            step: not used.
+            step: number of steps taken, for weights that change.
             reduce: sum over processes, with gradient.
-            quantities: places of both ends of all pairs among the codes of all processes, edges first.
+            quantities: the pairs to score, and known quantities of the rows.
         """
         assert quantities is not None
         own = self.model.encode(x)
         codes = own if reduce.size == 1 else reduce.gather(own)
-        count = quantities.shape[1]
+        count = quantities.places.shape[1]
         total = umap_loss_at(
             codes,
-            quantities,
+            quantities.places,
             count // (1 + self.negative_sample_rate),
             self.a,
             self.b,
@@ -81,17 +86,26 @@ class EmbeddingObjective(Trainable):
         if noise is not None:
             error = self.model.decode(own.detach()[noise]) - x[noise]
             terms[RECONSTRUCTION] = _mean(error.square().sum(), error.numel(), reduce)
+        if self.partition is not None:
+            terms |= self.partition.terms(self.model, x, own, reduce, quantities=quantities.columns)
         return Loss(total=self.combine(terms, step), terms=terms)
 
     def combine(self, terms: Mapping[str, Any], step: int) -> Any:
-        """Sum of the terms."""
-        return sum(terms.values())
+        """Sum of the terms, those of the partition with its weights."""
+        return sum(self._weight(name, step) * term for name, term in terms.items())
+
+    def _weight(self, name: str, step: int) -> float:
+        weight = None if self.partition is None else self.partition.weight_of(name, step)
+        return 1.0 if weight is None else weight
 
     def describe(self) -> dict[str, Any]:
         """What makes this objective another one, as plain values, for checkpoints."""
         state = {name: [*value.shape, str(value.dtype)] for name, value in self.model.state_dict().items()}
         names = ("a", "b", "negative_sample_rate", "repulsion_strength")
-        return {"model": repr(self.model), "tensors": state} | {name: getattr(self, name) for name in names}
+        told = {"model": repr(self.model), "tensors": state}
+        if self.partition is not None:
+            told["partition"] = self.partition.describe()
+        return told | {name: getattr(self, name) for name in names}
 
 
 def _mean(total: Tensor, count: int, reduce: Reduce) -> Tensor:

@@ -7,11 +7,11 @@ the edges, so that any number of processes takes the same steps.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from scipy import sparse
 from torch import Tensor
 
@@ -23,6 +23,18 @@ ONCE_BELOW = 2
 """Rows, in batch sizes, up to which a step encodes all: the ends of its edges are most of them anyway."""
 FEWEST_STEPS = 4
 """Steps of an epoch at least: an epoch of a small graph draws its edges several times."""
+
+
+class Pairs(NamedTuple):
+    """What a batch of edges tells besides its rows.
+
+    Attributes:
+        places: both ends of all pairs ``(2, b + m b)`` among the codes of all processes, the b edges first.
+        columns: known quantities of this process's rows ``(r, m)``, NaN where missing, or None.
+    """
+
+    places: Int[Tensor, "2 c"]
+    columns: Float[Tensor, "r m"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +50,7 @@ class GraphRows:
         jitter: standard deviation of normal noise on the rows, newly drawn for each step.
         nodes: rows among which the edges of a step are drawn (`pullback.models.umap.BlockSampler`); None, or
             as many as there are, draws them among all.
+        columns: known quantities of the rows ``(n, m)``, or None.
     """
 
     values: Any
@@ -48,6 +61,7 @@ class GraphRows:
     decoded: int = 0
     jitter: float = 0.0
     nodes: int | None = None
+    columns: Float[Tensor, "n m"] | None = None
 
     def __post_init__(self) -> None:
         if self.graph.shape != (len(self.values), len(self.values)):
@@ -72,9 +86,8 @@ class GraphRows:
 class EdgeBatches:
     """Batches of edges and of the rows at their ends.
 
-    ``x`` of a batch are the rows to encode, ``quantities`` the places ``(2, b + m b)`` of both ends of all
-    pairs among the codes of all processes, those of the b edges first, and ``noise`` the places in ``x`` of
-    rows that a decoder is shown, where there is one.
+    ``x`` of a batch are the rows to encode, ``quantities`` the `Pairs` to score, and ``noise`` the places in
+    ``x`` of rows that a decoder is shown, where there is one.
     """
 
     def __init__(self, source: GraphRows, batch_size: int, placement: Placement):
@@ -126,7 +139,8 @@ class EdgeBatches:
         rows = self._rows(torch.linspace(0, self.size - 1, min(self.size, SAMPLED_ROWS)).long(), whole=True)
         graph = self.source.graph
         parts = (graph.data, graph.indices, np.asarray([self.source.jitter, self._among or 0.0]))
-        return checksum(rows, *(torch.from_numpy(np.asarray(part)) for part in parts))
+        columns = () if self.source.columns is None else (self.source.columns,)
+        return checksum(rows, *(torch.from_numpy(np.asarray(part)) for part in parts), *columns)
 
     def epoch(self, streams: Streams, *, skip: int = 0) -> Iterator[Batch]:
         """The batches of an epoch; the first ``skip`` are drawn and left out."""
@@ -172,7 +186,12 @@ class EdgeBatches:
             chosen = torch.randint(count, (min(self.source.decoded, count),), generator=noise)
             chosen = chosen[(chosen >= own.start) & (chosen < own.stop)] - own.start
             shown = chosen.to(self.placement.device)
-        return Batch(x, shown, places.to(self.placement.device), b)
+        pairs = Pairs(places.to(self.placement.device), self._columns(own if nodes is None else nodes[own]))
+        return Batch(x, shown, pairs, b)
+
+    def _columns(self, rows: slice | Tensor) -> Tensor | None:
+        columns = self.source.columns
+        return None if columns is None else columns[rows].to(self.placement.device, self.placement.dtype)
 
     def _rows(self, nodes: Tensor | None, *, whole: bool = False) -> Tensor:
         """Rows of the data; None are this process's part of all of them."""

@@ -107,7 +107,7 @@ class Trainable(nn.Module, ABC):
         step: int = 0,
         reduce: Reduce = ALONE,
         *,
-        quantities: Tensor | None = None,
+        quantities: Any = None,
     ) -> Loss:
         """Loss of a batch; the same on all processes."""
 

@@ -19,7 +19,7 @@ class Step(nn.Module):
         self.objective, self.reduce = objective, reduce
         self.names: list[str] = []
 
-    def forward(self, x: Tensor, noise: Tensor | None, quantities: Tensor | None, step: int) -> tuple:
+    def forward(self, x: Tensor, noise: Tensor | None, quantities: Any, step: int) -> tuple:
         loss = self.objective(x, noise, step, self.reduce, quantities=quantities)
         self.names = list(loss.terms)
         return loss.total, torch.stack([term.detach().to(loss.total.dtype) for term in loss.terms.values()])
