@@ -124,17 +124,17 @@ class SoftmaxAssignmentSparsityPenalty(TargetPenalty):
             product = None if v is None else self.hvp(logits, v, rho)
             return EntropyEvaluation(self.value(logits, rho), self.grad_target(logits, rho), product)
         self._check_width(logits)
-        if v is not None:
+        same = isinstance(v, Tensor) and v.dtype == logits.dtype and v.shape == logits.shape
+        if v is not None and not same:
             v = self._vector(v, logits, logits)
         lam = float(strength(self.weight, rho, logits.dtype))
         lam = lam if self.reduction == "sum" else lam / logits.shape[0]
-        tau = self.temperature
-        total, slope, product = fused(logits, v, tau, lam / tau, lam / tau**2)
+        total, slope, product = fused(logits, v, self.temperature, lam)
         if math.isnan(total):
             check_logits(logits)
             product = None if v is None else self.hvp(logits, v, rho)
             return EntropyEvaluation(self.value(logits, rho), self.grad_target(logits, rho), product)
-        return EntropyEvaluation(logits.new_tensor(lam * total), slope, product)
+        return EntropyEvaluation(torch.scalar_tensor(lam * total, dtype=logits.dtype), slope, product)
 
     def curvature(self, logits: Tensor, rho: Rho = 0.0) -> DiagonalPlusLowRank:
         """The Hessian as a diagonal plus a few factors a row: solves and determinants in O(K).
