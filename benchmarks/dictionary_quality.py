@@ -21,7 +21,8 @@ from pullback.models.dictionary.cones import find_cones
 from pullback.models.dictionary.encoding import encode_softmax
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.noise import noise_level
-from pullback.models.dictionary.pure_start import direction_clusters, fit_pure, pure_rows, pure_start
+from pullback.models.dictionary.pure_fit import fit_pure
+from pullback.models.dictionary.pure_start import direction_clusters, pure_rows, pure_start
 from pullback.models.dictionary.scores import match_atoms, support_f1
 from pullback.models.dictionary.sweep import SweepOptions, alternate
 from pullback.models.dictionary.topology import CANDIDATES, choose_topology

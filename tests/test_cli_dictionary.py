@@ -9,6 +9,8 @@ import pytest
 
 import pullback as pb
 from pullback.cli import main
+from pullback.models.dictionary.sweep import SweepState
+from pullback.run_dictionary import SweepNotes
 from refusals import assert_refused
 
 QUICK = ["--atoms", "2", "--gate", "softmax", "--charts", "circle", "--sweeps", "6", "--restarts", "1"]
@@ -96,6 +98,35 @@ def test_it_says_what_it_found(table: Path, tmp_path: Path, capsys: pytest.Captu
     found = json.loads(capsys.readouterr().out)
     assert found["atoms"] == ["circle", "circle"]
     assert found["fvu"] < 0.1
+
+
+def test_a_run_that_was_interrupted_goes_on(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def words(name: str, *more: str) -> list[str]:
+        return ["dictionary", str(table), "-o", str(tmp_path / name), "--drop", "kind", *QUICK, *more]
+
+    def pressed(self: SweepNotes, state: SweepState) -> None:
+        if state.sweep == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SweepNotes, "__call__", pressed)
+        assert main(words("a", "--no-report")) == 0
+    assert "interrupted: --resume goes on" in capsys.readouterr().out
+    assert (tmp_path / "a" / "checkpoint" / "checkpoint.safetensors").is_file()
+    assert "interrupted" in pb.load(tmp_path / "a").message_
+    assert main(words("a", "--resume", "--no-report", "--sweeps", "7")) == 1
+    assert "sweeps: 6 there, 7 here" in capsys.readouterr().err
+    assert main(words("a", "--resume", "-q", "--no-report")) == 0
+    assert main(words("b", "-q", "--no-report")) == 0
+    one, two = (pb.load(tmp_path / name) for name in "ab")
+    assert np.array_equal(one.components_, two.components_)
+    assert np.array_equal(one.codes_.coords, two.codes_.coords, equal_nan=True)
+    assert one.message_ == two.message_
+    assert not (tmp_path / "a" / "checkpoint").exists()
+    assert main(words("a", "--resume", "--no-report")) == 1
+    assert "already holds a model and no checkpoint" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

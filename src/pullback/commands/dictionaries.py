@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,6 +29,8 @@ from pullback.run_dictionary import SweepNotes
 from pullback.run_folder import REPORT_FILE, check_folder, write_record
 from pullback.run_options import parse_options
 
+CHECKPOINT_FOLDER = "checkpoint"
+"""Of the run's folder; gone when the fit has come to its end."""
 KINDS = ("auto", "circle", "interval", "plane", "sphere", "torus", "line")
 
 
@@ -66,6 +69,7 @@ def dictionary(
     categorical: Categorical = None,
     layer: Layer = None,
     key: Key = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     report: Annotated[bool, typer.Option(help="Also write report.html.")] = True,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -75,8 +79,13 @@ def dictionary(
     reading = given(
         label=label, id=identifier, drop=drop, missing=missing, categorical=categorical, layer=layer, key=key
     )
-    if (out / "config.json").exists() and not overwrite:
-        raise FileExistsError(f"{out}: already holds a model; pass --overwrite or choose another --out")
+    checkpoint = out / CHECKPOINT_FOLDER
+    goes_on = resume and checkpoint.exists()
+    if (out / "config.json").exists() and not (overwrite or goes_on):
+        raise FileExistsError(
+            f"{out}: already holds a model{' and no checkpoint' if resume else ''}; pass --overwrite or "
+            "choose another --out"
+        )
     check_folder(out)
     kinds = charts or ["auto"]
     for kind in kinds:
@@ -97,16 +106,18 @@ def dictionary(
         n_restarts=restarts,
         max_sweeps=sweeps,
         random_state=seed,
-    ).set_params(**settings)
+    ).set_params(**{"checkpoint_dir": str(checkpoint), "resume": resume} | settings)
     with SweepNotes(console(), silent=quiet or as_json) as notes:
         model.set_params(callback=notes)
         model.fit(dataset.frame(), center_by=groups)
     model.set_params(callback=None)
-    model.save(out, overwrite=True)
+    with suppress(OSError):
+        checkpoint.rmdir()
     kept = reading_with(data, names, reading)
     command = shlex.join(["pullback", *sys.argv[1:]])
     record = {"data": data, "reading": kept, "command": command, "plain": False, "center_by": center_by}
     write_record(out, dataset, model.codes_, **record)
+    model.save(out, overwrite=True)
     known = model.diagnostics_
     summary = {
         "run": str(out),
@@ -131,6 +142,8 @@ def dictionary(
         screen = console()
         for k, atom in enumerate(model.atoms_):
             screen.print(f"atom {k}: {atom.chart.name}, {known.usage[k]:.1%} of rows", markup=False)
+        if checkpoint.exists():
+            screen.print("interrupted: --resume goes on", style="yellow")
         screen.print(f"unexplained: {known.fvu:.4f} of the variance; noise {known.sigma:.3g}", markup=False)
         for alarm in known.alarms:
             screen.print(f"alarm: {alarm}", style="yellow", markup=False)

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from pullback.ambient.base import Constant
+from pullback.estimators.dictionary_checkpoint import open_journal, resumed_seed
 from pullback.estimators.dictionary_options import (
     checked_options,
     given_number,
@@ -30,6 +31,7 @@ from pullback.models.dictionary.codes import Codes, SparseCodes, decode
 from pullback.models.dictionary.counting import count_atoms, grown
 from pullback.models.dictionary.decoder_step import Moments, gather, solve
 from pullback.models.dictionary.diagnostics import FitDiagnostics, diagnose_fit
+from pullback.models.dictionary.journal import UNKEPT, Journal
 from pullback.models.dictionary.latents import group_latents
 from pullback.models.dictionary.matching import Alignment, align_by_decoders, align_by_rows
 from pullback.models.dictionary.module import ManifoldDictionaryModule
@@ -78,6 +80,11 @@ class ManifoldDictionary(BaseEstimator):
         tol: relative change of the objective at which a fit is at rest.
         open_cost: what an atom must save of ½|z - ẑ|² to be used; None for p σ²/8.
         callback: function of a `SweepState`, after every sweep.
+        checkpoint_dir: folder for ``checkpoint.safetensors``, kept up to date while `fit` runs, so that at
+            most a few per cent of the time and the sweep or chart under way are lost; a fit that comes to its
+            end leaves none. Charts must be of `pullback.charts`.
+        resume: go on from the checkpoint in ``checkpoint_dir`` if there is one, to the same bits as a fit
+            that was never stopped, budgets in seconds aside.
         dtype: "float32" or "float64" of results; None for that of the rows.
         random_state: int, RandomState or None.
     Attributes:
@@ -132,6 +139,8 @@ class ManifoldDictionary(BaseEstimator):
         tol: Any = 1e-5,
         open_cost: Any = None,
         callback: Any = None,
+        checkpoint_dir: Any = None,
+        resume: Any = False,
         dtype: Any = None,
         random_state: Any = None,
     ):
@@ -153,6 +162,8 @@ class ManifoldDictionary(BaseEstimator):
         self.tol = tol
         self.open_cost = open_cost
         self.callback = callback
+        self.checkpoint_dir = checkpoint_dir
+        self.resume = resume
         self.dtype = dtype
         self.random_state = random_state
 
@@ -182,9 +193,9 @@ class ManifoldDictionary(BaseEstimator):
         weights = read_row_weights(row_weights, n)
         self._frame = self._new_frame(given.rows, center_by)
         rows = self._frame.inside(given.rows.double() - self._frame.taken(given.rows, center_by).double())
-        seed = draw_seed(self.random_state)
+        seed = resumed_seed(self, draw_seed(self.random_state))
 
-        def fitted(count: int) -> DictionaryFit:
+        def fitted(count: int, journal: Journal = UNKEPT) -> DictionaryFit:
             init, values = read_init(self, count, n), read_labels(labels, count, n)
             return fit_dictionary(
                 rows,
@@ -198,11 +209,20 @@ class ManifoldDictionary(BaseEstimator):
                 labels=None if values is None else {k: v.to(device) for k, v in values.items()},
                 generator=torch.Generator().manual_seed(seed),
                 callback=self.callback,
+                journal=journal,
             )
 
-        found = grown(fitted, count_atoms(rows), rows.shape) if K is None else fitted(K)
-        outer = given.rows.double() - self._frame.taken(given.rows, center_by).double()
-        self._settle(found, rows, outer, given, options.n_active)
+        data = {"Z": given.rows, "row_weights": weights, "center_by": center_by, "labels": labels}
+        with open_journal(self, seed, data) as journal:
+            if K is None:
+                count = journal.at("count").once(lambda: count_atoms(rows))
+                found = grown(fitted, count, rows.shape, journal.at("growth"))
+            else:
+                found = fitted(K, journal.at("fit"))
+            outer = given.rows.double() - self._frame.taken(given.rows, center_by).double()
+            self._settle(found, rows, outer, given, options.n_active)
+            if not found.interrupted:
+                journal.finish()
         return self
 
     def fit_transform(self, Z: Any, y: Any = None, **options: Any) -> SparseCodes:

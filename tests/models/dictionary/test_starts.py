@@ -19,7 +19,8 @@ from pullback.models.dictionary.encoding import encode_softmax
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.noise import noise_level
 from pullback.models.dictionary.pieces import noise_subspace
-from pullback.models.dictionary.pure_start import direction_clusters, fit_pure, pure_of, pure_rows, pure_start
+from pullback.models.dictionary.pure_fit import fit_pure, pure_of
+from pullback.models.dictionary.pure_start import direction_clusters, pure_rows, pure_start
 from pullback.models.dictionary.scores import effective_atoms, score_dictionary
 from pullback.models.dictionary.start import fit_groups
 from pullback.models.dictionary.sweep import SweepOptions, alternate

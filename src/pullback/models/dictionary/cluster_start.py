@@ -6,6 +6,7 @@ from torch import Tensor
 
 from pullback.models.dictionary.clustering import seed_of, spectral_clusters, subspace_clusters
 from pullback.models.dictionary.codes import Codes
+from pullback.models.dictionary.journal import UNKEPT, Journal
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.noise import noise_level
 from pullback.models.dictionary.start import Kinds, Start, fit_groups
@@ -26,6 +27,7 @@ def cluster_start(
     tau: float = 1.0,
     sweeps: int = 30,
     generator: torch.Generator | None = None,
+    journal: Journal = UNKEPT,
 ) -> Start:
     """Spectral clusters, refined by affine subspaces, with one chart each.
 
@@ -40,6 +42,7 @@ def cluster_start(
         tau: temperature of the softmax gate.
         sweeps: of each chart's fit.
         generator: of clusters, chart starts and coordinates of rows on atoms that are not theirs.
+        journal: keeps the clusters and every chart.
     Returns: `Start`.
     Raises:
         TypeError, ValueError: no table of finite numbers, more atoms than rows.
@@ -53,10 +56,14 @@ def cluster_start(
     """
     check_points("Z", Z)
     check_whole("n_atoms", n_atoms)
-    labels = spectral_clusters(Z, n_atoms, neighbours=neighbours, generator=generator)
-    labels = subspace_clusters(Z, labels).labels
+
+    def clusters() -> Tensor:
+        first = spectral_clusters(Z, n_atoms, neighbours=neighbours, generator=generator)
+        return subspace_clusters(Z, first).labels
+
+    labels = journal.at("clusters").once(clusters)
     groups = _filled([(labels == k).nonzero().flatten() for k in range(n_atoms)], Z)
-    found = fit_groups(Z, groups, kinds, sweeps=sweeps, generator=generator)
+    found = fit_groups(Z, groups, kinds, sweeps=sweeps, generator=generator, journal=journal)
     charts = tuple(group.fit.chart for group in found)
     layout = Layout(charts)
     coords = _anywhere(layout, len(Z), seed_of(generator)).to(Z.device)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pullback.linalg import leading_singular, widened
 from pullback.models.dictionary.cones import find_cones
+from pullback.models.dictionary.journal import UNKEPT, Journal
 from pullback.models.dictionary.matching import subspace_overlap
 from pullback.models.dictionary.noise import largest_ratio, noise_level
 from pullback.models.dictionary.restarts import DictionaryFit
@@ -62,33 +63,56 @@ def count_atoms(Z: Float[Tensor, "n p"]) -> int:
     return max(1, sum(size >= PIECE * sizes[len(sizes) // 2] for size in sizes)) if sizes else 1
 
 
-def grown(fit: Callable[[int], DictionaryFit], count: int, shape: Sequence[int]) -> DictionaryFit:
+def grown(
+    fit: Callable[[int, Journal], DictionaryFit],
+    count: int,
+    shape: Sequence[int],
+    journal: Journal = UNKEPT,
+) -> DictionaryFit:
     """Fits with an atom more or fewer than there seem to be, where that is called for.
 
     One more while the noise is not reached and the last one has helped; one fewer while the noise is reached
     and two atoms share most of their directions, since few rows may show an atom in two pieces.
 
     Args:
-        fit: a fit with that many atoms.
+        fit: a fit with that many atoms, which keeps its own loops in the journal that it is given.
         count: how many there seem to be.
         shape: of the rows.
+        journal: keeps the best fit so far.
     """
-    kept = fit(count)
-    if _at_noise(kept, shape):
-        while _in_pieces(kept):
-            found = fit(kept.best.fit.layout.K - 1)
-            if not _at_noise(found, shape):
-                break
-            kept = found
-        return kept
-    for more in range(1, MORE + 1):
-        if _at_noise(kept, shape) or "interrupted" in kept.best.fit.message:
-            break
-        found = fit(count + more)
-        if found.best.fit.s2 > (1 - GAIN) * kept.best.fit.s2:
-            break
+
+    def made(wanted: int) -> DictionaryFit:
+        return fit(wanted, journal.at(f"{wanted} atoms"))
+
+    kept = journal.last()
+    if kept is None:
+        kept = made(count)
+        if not kept.interrupted:
+            journal.keep(kept)
+    while not kept.interrupted and (wanted := _next(kept, count, shape)) is not None:
+        try:
+            found = made(wanted)
+        except KeyboardInterrupt:
+            return kept.broken_off()
+        fewer = wanted < count
+        if not (_at_noise(found, shape) if fewer else _helped(found, kept)):
+            return kept.broken_off() if found.interrupted else kept
         kept = found
+        if not kept.interrupted:
+            journal.keep(kept)
     return kept
+
+
+def _next(kept: DictionaryFit, count: int, shape: Sequence[int]) -> int | None:
+    """Number of atoms to try next, None where these are right."""
+    K = kept.best.fit.layout.K
+    if count > K or (count == K and _at_noise(kept, shape)):
+        return K - 1 if _in_pieces(kept) else None
+    return None if _at_noise(kept, shape) or K - count >= MORE else K + 1
+
+
+def _helped(found: DictionaryFit, kept: DictionaryFit) -> bool:
+    return found.best.fit.s2 <= (1 - GAIN) * kept.best.fit.s2
 
 
 def _at_noise(found: DictionaryFit, shape: Sequence[int]) -> bool:
@@ -97,9 +121,7 @@ def _at_noise(found: DictionaryFit, shape: Sequence[int]) -> bool:
 
 
 def _in_pieces(found: DictionaryFit) -> bool:
-    """Whether two atoms share most of their directions; not asked of a fit that was interrupted."""
+    """Whether two atoms share most of their directions."""
     fit = found.best.fit
-    if "interrupted" in fit.message:
-        return False
     parts = [fit.B[fit.layout.block(k)] for k in range(fit.layout.K)]
     return any(subspace_overlap(*pair) > SHARED for pair in combinations(parts, 2))

@@ -3,6 +3,7 @@ rows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from pullback.models.dictionary.alone import ChartFit
 from pullback.models.dictionary.chart_starts import chart_starts, fit_best
 from pullback.models.dictionary.codes import Codes
 from pullback.models.dictionary.evidence import chart_evidence
+from pullback.models.dictionary.journal import UNKEPT, Journal
 from pullback.models.dictionary.topology import CANDIDATES, Topology, chart_named, choose_topology
 from pullback.typing import Chart
 
@@ -61,6 +63,7 @@ def fit_groups(
     amplitudes: bool = False,
     sweeps: int = 30,
     generator: torch.Generator | None = None,
+    journal: Journal = UNKEPT,
 ) -> list[GroupFit]:
     """A chart for each group of rows.
 
@@ -73,67 +76,87 @@ def fit_groups(
         amplitudes: whether rows have amplitudes of their own.
         sweeps: of each fit.
         generator: of starts.
+        journal: keeps every chart.
     """
-    rows = [Z[group] for group in groups]
+    alone = _Alone([Z[group] for group in groups], amplitudes, sweeps, generator, journal)
     if isinstance(kinds, str) and kinds == "auto":
-        return [_chosen(z, amplitudes, sweeps, generator) for z in rows]
+        return alone.chosen()
     if callable(kinds) and not hasattr(kinds, "jet"):
         places = torch.cat(list(groups)).cpu().numpy()
         labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
-        charts = [as_chart(chart, name="charts") for chart in kinds(places, labels)]
+        charts = journal.at("charts").once(
+            lambda: tuple(as_chart(chart, name="charts") for chart in kinds(places, labels))
+        )
         if len(charts) != len(groups):
             raise ValueError(f"charts: expected {len(groups)} charts of the function, got {len(charts)}")
-        return [
-            GroupFit(_fitted(chart, z, amplitudes, sweeps, generator), None)
-            for chart, z in zip(charts, rows, strict=True)
-        ]
+        return alone.given(charts)
     if isinstance(kinds, Sequence) and not isinstance(kinds, str):
-        return _assigned(
-            [as_chart(chart, name="charts") for chart in kinds], rows, amplitudes, sweeps, generator
+        return alone.assigned([as_chart(chart, name="charts") for chart in kinds])
+    return alone.given([as_chart(kinds, name="charts")] * len(groups))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class _Alone:
+    """Groups of rows that are fitted one by one."""
+
+    rows: Sequence[Tensor]
+    amplitudes: bool
+    sweeps: int
+    generator: torch.Generator | None
+    journal: Journal
+
+    def given(self, charts: Sequence[Chart]) -> list[GroupFit]:
+        """One chart a group."""
+        return [GroupFit(self.fitted(chart, i), None) for i, chart in enumerate(charts)]
+
+    def chosen(self) -> list[GroupFit]:
+        """Charts by evidence."""
+        places = [self.journal.at(f"group {i}") for i in range(len(self.rows))]
+        return [place.once(partial(self._by_evidence, i, place)) for i, place in enumerate(places)]
+
+    def assigned(self, charts: Sequence[Chart]) -> list[GroupFit]:
+        """Each chart to one group, by evidence; charts that are alike are fitted once."""
+        if len(charts) != len(self.rows):
+            raise ValueError(f"charts: expected {len(self.rows)} charts, one an atom, got {len(charts)}")
+        alike = {repr(chart): chart for chart in charts}
+        fits = {
+            (name, i): self.fitted(chart, i, number)
+            for number, (name, chart) in enumerate(alike.items())
+            for i in range(len(self.rows))
+        }
+        cost = np.array(
+            [
+                [_nats(fits[repr(chart), i], z, self.amplitudes) for chart in charts]
+                for i, z in enumerate(self.rows)
+            ]
         )
-    chart = as_chart(kinds, name="charts")  # type: ignore[arg-type]
-    return [GroupFit(_fitted(chart, z, amplitudes, sweeps, generator), None) for z in rows]
+        _, order = linear_sum_assignment(cost)
+        return [GroupFit(fits[repr(charts[int(k)]), i], None) for i, k in enumerate(order)]
 
+    def fitted(self, chart: Chart, i: int, number: int = 0) -> ChartFit:
+        """A chart, the ``number``th of them, on group i."""
+        return self.journal.at(f"group {i}, chart {number}").once(partial(self._fit, chart, i))
 
-def _chosen(z: Tensor, amplitudes: bool, sweeps: int, generator: torch.Generator | None) -> GroupFit:
-    topology = choose_topology(z, CANDIDATES, amplitudes=amplitudes, sweeps=sweeps, generator=generator)
-    if topology.verdict == "points":
-        chart = chart_named(topology.winner)
-        return GroupFit(_fitted(chart, z, amplitudes, sweeps, generator), topology)
-    fit = topology.chart.fit
-    assert fit is not None
-    return GroupFit(fit, topology)
+    def _fit(self, chart: Chart, i: int) -> ChartFit:
+        z = self.rows[i]
+        sizes = z.norm(dim=1).clamp_min(1e-12) if self.amplitudes else None
+        starts = chart_starts(chart, z, directions=self.amplitudes, generator=self.generator)
+        return fit_best(chart, z, starts, amplitudes=sizes, sweeps=self.sweeps)
 
-
-def _fitted(
-    chart: Chart, z: Tensor, amplitudes: bool, sweeps: int, generator: torch.Generator | None
-) -> ChartFit:
-    sizes = z.norm(dim=1).clamp_min(1e-12) if amplitudes else None
-    starts = chart_starts(chart, z, directions=amplitudes, generator=generator)
-    return fit_best(chart, z, starts, amplitudes=sizes, sweeps=sweeps)
-
-
-def _assigned(
-    charts: Sequence[Chart],
-    rows: Sequence[Tensor],
-    amplitudes: bool,
-    sweeps: int,
-    generator: torch.Generator | None,
-) -> list[GroupFit]:
-    """Each chart to one group, by evidence; charts that are alike are fitted once."""
-    if len(charts) != len(rows):
-        raise ValueError(f"charts: expected {len(rows)} charts, one an atom, got {len(charts)}")
-    alike = {repr(chart): chart for chart in charts}
-    fits = {
-        (name, i): _fitted(chart, z, amplitudes, sweeps, generator)
-        for name, chart in alike.items()
-        for i, z in enumerate(rows)
-    }
-    cost = np.array(
-        [[_nats(fits[repr(chart), i], z, amplitudes) for chart in charts] for i, z in enumerate(rows)]
-    )
-    _, order = linear_sum_assignment(cost)
-    return [GroupFit(fits[repr(charts[int(k)]), i], None) for i, k in enumerate(order)]
+    def _by_evidence(self, i: int, place: Journal) -> GroupFit:
+        topology = choose_topology(
+            self.rows[i],
+            CANDIDATES,
+            amplitudes=self.amplitudes,
+            sweeps=self.sweeps,
+            generator=self.generator,
+            journal=place,
+        )
+        if topology.verdict == "points":
+            return GroupFit(self._fit(chart_named(topology.winner), i), topology)
+        fit = topology.chart.fit
+        assert fit is not None
+        return GroupFit(fit, topology)
 
 
 def _nats(fit: ChartFit, z: Tensor, amplitudes: bool) -> float:

@@ -4,8 +4,7 @@ Always returns the best it saw, whatever stops it: rest, the budget, the keyboar
 Cholesky factor.
 """
 
-import logging
-import time
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -27,6 +26,7 @@ from pullback.models.dictionary.decoder_step import (
 )
 from pullback.models.dictionary.encoding import better, encode, encode_softmax
 from pullback.models.dictionary.gauge import arc_length, has_arc_length, isometric
+from pullback.models.dictionary.journal import UNKEPT, Journal
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.objective import row_entropy
 from pullback.models.dictionary.row_step import RowSteps, step_rows
@@ -34,13 +34,12 @@ from pullback.models.dictionary.smoothing import fellner_schall, settled
 from pullback.models.dictionary.softmax_step import projected, step_softmax
 from pullback.penalties.schedule import Number
 
-logger = logging.getLogger(__name__)
-
 Gate = Literal["softmax", "amplitude"]
 FREE = ("interval", "plane", "sphere", "torus")
 """Charts whose coordinates can be written in numbers that move freely."""
 SMOOTHNESS = 1e-2
 """λ at the start."""
+INTERRUPTED = "interrupted; the best iterate is kept"
 DecoderRule = Callable[[Codes, Moments, Tensor, float], DecoderFit]
 """Decoders of codes, their moments, λ and ρ."""
 
@@ -138,16 +137,48 @@ class Alternated:
         """Noise variance."""
         return self.decoders.s2
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended it."""
+        return self.message == INTERRUPTED
+
     def reconstruction(self) -> Float[Tensor, "n p"]:
         """ẑ of the rows, (n, p)."""
         return decode(self.layout, self.B, self.codes)
 
 
 @dataclass(frozen=True, eq=False)
-class _Iterate:
+class Iterate:
+    """Decoders, codes and F at one time."""
+
     objective: float
     fit: DecoderFit
     codes: Codes
+
+
+@dataclass(frozen=True, eq=False)
+class SweepPoint:
+    """Where sweeps can go on.
+
+    Attributes:
+        sweep: the next one.
+        codes: its codes, in units of the spread.
+        lam: its λ, (K,).
+        damping: of the rows, (n,); None to begin anew.
+        best: best iterate so far.
+        path: F of the sweeps before.
+        retries: see `Alternated`.
+        began: time of the journal's clock.
+    """
+
+    sweep: int
+    codes: Codes
+    lam: Float[Tensor, " k"]
+    damping: Float[Tensor, " n"] | None
+    best: Iterate | None
+    path: tuple[float, ...]
+    retries: int
+    began: float
 
 
 def alternate(
@@ -160,6 +191,7 @@ def alternate(
     lam: Float[Tensor, " k"] | None = None,
     callback: Callable[[SweepState], object] | None = None,
     decoders: DecoderRule | None = None,
+    journal: Journal = UNKEPT,
 ) -> Alternated:
     """Fit decoders and codes from first codes.
 
@@ -172,9 +204,11 @@ def alternate(
         lam: first λ, (K,), in the units of the result's ``decoders.lam``; None for the default.
         callback: called after every sweep; a KeyboardInterrupt keeps the best so far.
         decoders: what gives decoders for codes, for rows in units of their spread; None for the best ones.
+        journal: keeps every sweep; of rules for decoders, which have a memory of their own, none.
     """
     options = SweepOptions() if options is None else options
-    return _Sweeps(layout, Z, options, row_weights, decoders).run(start, lam, callback)
+    kept = journal if decoders is None else UNKEPT
+    return _Sweeps(layout, Z, options, row_weights, decoders, kept).run(start, lam, callback)
 
 
 def gauged(
@@ -203,14 +237,16 @@ class _Sweeps:
         options: SweepOptions,
         row_weights: Tensor | None,
         rule: DecoderRule | None = None,
+        journal: Journal = UNKEPT,
     ):
-        self.rule = rule
+        self.rule, self.journal = rule, journal
         self.layout, self.options, self.row_weights = layout, options, row_weights
         self.scale = spread(Z)
         self.Z = Z.double() / self.scale
         self.rho = RIDGE * len(Z)
         self.soft = options.gate == "softmax"
-        self.began = time.monotonic()
+        self.began = journal.clock()
+        self.ends = math.inf if options.max_seconds is None else self.began + options.max_seconds
         self.path: list[float] = []
         self.retries = 0
 
@@ -218,24 +254,11 @@ class _Sweeps:
         self, codes: Codes, lam: Tensor | None, callback: Callable[[SweepState], object] | None
     ) -> Alternated:
         options = self.options
-        codes = replace(codes, weights=codes.weights.double(), coords=codes.coords.double())
-        if not self.soft:
-            codes = replace(codes, weights=codes.weights / self.scale)
-        if lam is None:
-            lam = self.Z.new_full(
-                (self.layout.K,), SMOOTHNESS if options.smoothness is None else options.smoothness
-            )
-        elif not self.soft:
-            lam = lam / self.scale**2
-        best: _Iterate | None = None
-        damping: Tensor | None = None
-        converged, message, rest = (
-            False,
-            f"stopped after {options.max_sweeps} sweeps; raise max_sweeps",
-            False,
-        )
+        at = self._begun(codes, lam)
+        codes, lam, damping, best = at.codes, at.lam, at.damping, at.best
+        converged, message = False, f"stopped after {options.max_sweeps} sweeps; raise max_sweeps"
         try:
-            for sweep in range(options.max_sweeps):
+            for sweep in range(at.sweep, options.max_sweeps):
                 now = self._decoders(codes, lam, sweep)
                 self.path.append(now.objective)
                 before, lam = now.fit.lam, self._smoothed(now.fit, sweep)
@@ -249,15 +272,19 @@ class _Sweeps:
                 if rest and self._still() and sweep > options.reencode_every:
                     converged, message = True, "objective at rest"
                     break
-                if options.max_seconds is not None and time.monotonic() - self.began > options.max_seconds:
+                if self.journal.clock() > self.ends:
                     message = f"stopped after {options.max_seconds:g} s; raise max_seconds"
                     break
                 if sweep + 1 < options.max_sweeps:
                     codes, damping = self._rows(now, damping, sweep)
+                    path = tuple(self.path)
+                    self.journal.keep(
+                        SweepPoint(sweep + 1, codes, lam, damping, best, path, self.retries, self.began)
+                    )
         except KeyboardInterrupt:
             if best is None:
                 raise
-            message = "interrupted; the best iterate is kept"
+            message = INTERRUPTED
         except NotDefiniteError as error:
             if best is None:
                 raise
@@ -266,11 +293,27 @@ class _Sweeps:
         best = self._finished(best)
         return self._result(best, converged, message)
 
+    def _begun(self, codes: Codes, lam: Tensor | None) -> SweepPoint:
+        """Where the journal stands, or the first sweep."""
+        known = self.journal.last()
+        if known is not None:
+            self.path, self.retries, self.began = list(known.path), known.retries, known.began
+            return known
+        codes = replace(codes, weights=codes.weights.double(), coords=codes.coords.double())
+        if not self.soft:
+            codes = replace(codes, weights=codes.weights / self.scale)
+        if lam is None:
+            first = SMOOTHNESS if self.options.smoothness is None else self.options.smoothness
+            lam = self.Z.new_full((self.layout.K,), first)
+        elif not self.soft:
+            lam = lam / self.scale**2
+        return SweepPoint(0, codes, lam, None, None, (), 0, self.began)
+
     def _entropy(self, sweep: int) -> float:
-        return _now(self.options.entropy, sweep) if self.soft else 0.0
+        return at_sweep(self.options.entropy, sweep) if self.soft else 0.0
 
     def _tau(self, sweep: int) -> float:
-        return _now(self.options.tau, sweep) if self.soft else 1.0
+        return at_sweep(self.options.tau, sweep) if self.soft else 1.0
 
     def _scheduled(self, sweep: int) -> bool:
         """Whether temperature or entropy still move."""
@@ -282,17 +325,17 @@ class _Sweeps:
     def _smoothed(self, fit: DecoderFit, sweep: int) -> Tensor:
         return fellner_schall(self.layout, fit) if self.options.smoothness is None and sweep >= 2 else fit.lam
 
-    def _state(self, now: _Iterate, sweep: int) -> SweepState:
+    def _state(self, now: Iterate, sweep: int) -> SweepState:
         return SweepState(
             sweep,
             now.objective * self.scale**2,
             now.fit.s2**0.5 * self.scale,
             now.fit.rss / len(self.Z),
-            time.monotonic() - self.began,
+            self.journal.clock() - self.began,
             now.codes,
         )
 
-    def _decoders(self, codes: Codes, lam: Tensor, sweep: int) -> _Iterate:
+    def _decoders(self, codes: Codes, lam: Tensor, sweep: int) -> Iterate:
         """Decoders for codes, the best ones without a rule; atoms of unit size in the amplitude gate."""
         moments = gather(self.layout, codes, self.Z, self.row_weights)
         if self.rule is None:
@@ -308,14 +351,14 @@ class _Sweeps:
         if strength:
             H = row_entropy(codes, self._tau(sweep))
             value += strength * float(H.sum() if self.row_weights is None else H @ self.row_weights.double())
-        return _Iterate(value, fit, codes)
+        return Iterate(value, fit, codes)
 
     def open_cost(self, fit: DecoderFit) -> float:
         """c_open in units of the rows' spread."""
         given = self.options.open_cost
         return self.Z.shape[1] * fit.s2 / 8 if given is None else given / self.scale**2
 
-    def _rows(self, now: _Iterate, damping: Tensor | None, sweep: int) -> tuple[Codes, Tensor | None]:
+    def _rows(self, now: Iterate, damping: Tensor | None, sweep: int) -> tuple[Codes, Tensor | None]:
         """All rows moved; now and then offered a code from nothing, or moved to arc length."""
         taken = self._stepped(now, damping, sweep)
         if sweep and sweep % self.options.reencode_every == 0:
@@ -327,7 +370,7 @@ class _Sweeps:
             return self._by_arc_length(now.fit, codes), None
         return codes, taken.damping
 
-    def _stepped(self, now: _Iterate, damping: Tensor | None, sweep: int) -> RowSteps:
+    def _stepped(self, now: Iterate, damping: Tensor | None, sweep: int) -> RowSteps:
         B, steps = now.fit.B, self.options.steps
         if self.soft:
             target = projected(self.Z, B)
@@ -351,7 +394,7 @@ class _Sweeps:
                 coords[row, slot, :1] = arc_length(chart, fit.B[self.layout.block(k)], coords[row, slot, :1])
         return replace(codes, coords=coords)
 
-    def _finished(self, best: _Iterate) -> _Iterate:
+    def _finished(self, best: Iterate) -> Iterate:
         """The gauge: arc length on circles and decoders for it, then isometry elsewhere."""
         last = max(0, len(self.path) - 1)
         if not self.options.gauge:
@@ -365,9 +408,9 @@ class _Sweeps:
         except (KeyboardInterrupt, NotDefiniteError):
             return best
 
-    def _isometric(self, best: _Iterate, sweep: int) -> _Iterate:
+    def _isometric(self, best: Iterate, sweep: int) -> Iterate:
         """Decoders and coordinates of each atom on its rows, all other atoms held."""
-        strength, fit, codes = _now(self.options.isometry, sweep), best.fit, best.codes
+        strength, fit, codes = at_sweep(self.options.isometry, sweep), best.fit, best.codes
         todo = [k for k, chart in enumerate(self.layout.charts) if chart.name in FREE and chart.d > 0]
         if strength == 0 or not todo:
             return best
@@ -387,7 +430,7 @@ class _Sweeps:
             coords[row, slot, : chart.c], B[at] = found.t, found.B
         return self._at(B, replace(codes, coords=coords), fit)
 
-    def _at(self, B: Tensor, codes: Codes, fit: DecoderFit) -> _Iterate:
+    def _at(self, B: Tensor, codes: Codes, fit: DecoderFit) -> Iterate:
         """An iterate whose decoders are given; the regression's other numbers are those of its codes."""
         if not self.soft:
             size = unit_atoms(self.layout, B)
@@ -397,9 +440,9 @@ class _Sweeps:
             B, codes = B / rows.unsqueeze(1), codes.scaled(size)
         moments = gather(self.layout, codes, self.Z, self.row_weights)
         again = solve(self.layout, moments, fit.lam, self.rho)
-        return _Iterate(0.0, again.holding(self.layout, B, moments), codes)
+        return Iterate(0.0, again.holding(self.layout, B, moments), codes)
 
-    def _result(self, best: _Iterate, converged: bool, message: str) -> Alternated:
+    def _result(self, best: Iterate, converged: bool, message: str) -> Alternated:
         square, fit, codes = self.scale**2, best.fit, best.codes
         if self.soft:
             fit = replace(fit, B=fit.B * self.scale, rough=fit.rough * square)
@@ -428,5 +471,6 @@ def _unit(layout: Layout, fit: DecoderFit, size: Tensor) -> DecoderFit:
     )
 
 
-def _now(number: Number, sweep: int) -> float:
+def at_sweep(number: Number, sweep: int) -> float:
+    """A number, or what a schedule gives for a sweep."""
     return float(number(sweep) if callable(number) else number)

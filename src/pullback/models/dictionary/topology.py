@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -13,6 +14,7 @@ from pullback.linalg import leading_singular, widened
 from pullback.models.dictionary.alone import ChartFit
 from pullback.models.dictionary.chart_starts import chart_starts, fit_best
 from pullback.models.dictionary.evidence import Evidence, chart_evidence, fit_points
+from pullback.models.dictionary.journal import UNKEPT, Journal
 from pullback.typing import Chart
 from pullback.validation import check_points
 
@@ -76,6 +78,7 @@ def choose_topology(
     amplitudes: bool = False,
     sweeps: int = 30,
     generator: torch.Generator | None = None,
+    journal: Journal = UNKEPT,
 ) -> Topology:
     """The chart that explains rows best, by evidence, against the null of separate points.
 
@@ -92,6 +95,7 @@ def choose_topology(
         amplitudes: whether rows have amplitudes of their own, cones with apex 0.
         sweeps: of each fit.
         generator: of starts.
+        journal: keeps every candidate.
     Returns: `Topology`.
     Raises:
         TypeError, ValueError: no table of finite numbers, fewer than four rows, no candidate.
@@ -114,16 +118,21 @@ def choose_topology(
     turn = leading_singular(wide, min(wide.shape))[2] if wide.shape[1] > len(wide) else None
     turned = wide if turn is None else wide @ turn
     sizes = wide.norm(dim=1).clamp_min(1e-12) if amplitudes else None
-    table = []
-    for chart in charts:
+
+    def of_chart(chart: Chart) -> TopologyCandidate:
         starts = chart_starts(chart, turned, directions=amplitudes, generator=generator)
         fit = fit_best(chart, turned, starts, amplitudes=sizes, sweeps=sweeps)
         evidence = chart_evidence(chart, wide, fit.t, fit.lam, amplitudes=fit.a if amplitudes else None)
         whole = fit if turn is None else replace(fit, B=fit.B @ turn.mT)
-        table.append(TopologyCandidate(chart.name, evidence, whole))
-    for count in _counts(len(wide)):
+        return TopologyCandidate(chart.name, evidence, whole)
+
+    def of_points(count: int) -> TopologyCandidate:
         found = fit_points(wide, count, rays=amplitudes, generator=generator)
-        table.append(TopologyCandidate(f"points({count})", found.evidence, None))
+        return TopologyCandidate(f"points({count})", found.evidence, None)
+
+    table = [
+        journal.at(f"candidate {i}").once(partial(of_chart, chart)) for i, chart in enumerate(charts)
+    ] + [journal.at(f"points {count}").once(partial(of_points, count)) for count in _counts(len(wide))]
     return judged(table, len(wide))
 
 
