@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Literal, overload
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from pullback.linalg import gram_spectrum, leading_singular
 from pullback.subspaces.arguments import per_name
 from pullback.subspaces.crossvalidation import weighted_loadings
 from pullback.subspaces.encoding import check_rank
+from pullback.subspaces.moments import Moments
 from pullback.subspaces.rank import covariance_rank, cross_validated
 from pullback.subspaces.ridge import Criterion, fit_ridge
 from pullback.subspaces.sources import SINGLE, Data, Source, as_source
@@ -106,12 +108,9 @@ def solve_readout(
 ) -> Subspace:
     """One quantity's read-out; ``at_most`` lowers k to the rank."""
     moments, scale = source.moments[name], source.scale(name, standardize)
-    cv_error = None
-    if k is None:
+    wanted, cv_error = k, None
+    if wanted is None:
         k, cv_error = cross_validated(source, name, None, standardize=standardize)
-    else:
-        _, sizes, _ = leading_singular(moments.zy * scale, min(k, *moments.zy.shape))
-        k = check_rank(k, covariance_rank(sizes, moments, scale), name, at_most)
     rows = None if source.rows is None else source.rows[name]
     ridge = fit_ridge(moments, scale, criterion, rows=rows, spectrum=source.spectrum(name))
     K = weighted_loadings(ridge)
@@ -119,6 +118,9 @@ def solve_readout(
     e, V = ridge.spectrum.values, ridge.spectrum.vectors
     # B R = V (e + λ)^-1/2 times the left singular vectors of K and their sizes, which do not turn the span
     span = V @ (left[:, :k] / (e + ridge.strength).sqrt().unsqueeze(1))
+    if wanted is not None:
+        k = _within_rank(wanted, span, moments, scale, name, at_most)
+        span = span[:, :k]
     target = K.mT @ left[:, 0]
     total = (moments.yy * scale.square()).sum()
     return assembled(
@@ -133,3 +135,24 @@ def solve_readout(
         ridge=ridge.strength,
         cv_error=cv_error,
     )
+
+
+def _within_rank(
+    k: int,
+    span: Float[Tensor, "d r"],
+    moments: Moments,
+    scale: Float[Tensor, " m"],
+    name: str,
+    at_most: bool,
+) -> int:
+    """k, where the rank of S_zy allows it, see `check_rank`.
+
+    Singular values of Q'S_zy are at most those of S_zy, and the first of these at most its norm: where k of
+    them stand out beside the norm, S_zy need not be decomposed.
+    """
+    cross = moments.zy * scale
+    sizes = torch.linalg.svdvals(torch.linalg.qr(span).Q.mT @ cross)
+    beside = torch.cat([cross.norm().unsqueeze(0), sizes])
+    if len(sizes) < k or covariance_rank(beside, moments, scale) <= k:
+        sizes = leading_singular(cross, min(k, *cross.shape))[1]
+    return check_rank(k, covariance_rank(sizes, moments, scale), name, at_most)
