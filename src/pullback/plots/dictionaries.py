@@ -200,7 +200,10 @@ def error_curve(
                 f"curves[{name!r}]: expected positive (active scalars, FVU) pairs, got {points!r}"
             )
         color = CATEGORICAL[i % len(CATEGORICAL)]
-        ax.plot(*table.T, "o-", color=color, ms=5, lw=1.6, label=name)
+        alone = len(table) == 1
+        ax.plot(
+            *table.T, "o-", color=color, ms=8 if alone else 5, lw=1.6, zorder=3 if alone else 2, label=name
+        )
     if floor is not None:
         ax.axhline(floor, color=MUTED, lw=1, ls=":", label="noise")
     ax.set_xscale("log")

@@ -193,15 +193,18 @@ def _error(model: ManifoldDictionary, shown: Any, codes: Any) -> Section:
     latents = max(16, min(64, len(some) // 4))
     curves: dict[str, Any] = {"manifold dictionary": [(scalars, max(fvu, 1e-12))]}
     for name, points in linear_rivals(some, counts, n_latents=latents, generator=generator).items():
-        curves[name] = [(count, max(value, 1e-12)) for count, value in points]
+        if points:
+            curves[name] = [(count, max(value, 1e-12)) for count, value in points]
     level = model.diagnostics_.sigma_noise
     floor = None if level is None or model.ambient is not None else rows.size * level**2 / spread
     picture = _picture(lambda ax: error_curve(curves, floor=floor, ax=ax), "error against active scalars")
     facts = definitions({"FVU on these rows": f"{fvu:.4f}", "active scalars a row": f"{scalars:.2f}"})
     how = (
         "Share of the variance that is left, over the numbers that a row spends: a weight and the "
-        "coordinates of each atom that it uses, principal axes, or active latents. All models are judged on "
-        "the rows of this page, to which the linear ones are fitted. Below the noise lies only noise."
+        "coordinates of each atom that it uses, principal axes, active latents, or the weights of NMF that "
+        "are not zero. NMF knows no negative numbers: of signed rows it factors the positive and the "
+        "negative parts side by side. All models are judged on the rows of this page, to which the linear "
+        "ones are fitted. Below the noise lies only noise."
     )
     body = f'<div class="split"><div>{picture}</div>{facts}</div>'
     return Section("error", "Error against what a row spends", "Error", "", body, how)

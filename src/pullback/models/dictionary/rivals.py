@@ -1,4 +1,5 @@
-"""What linear models make of the same rows: principal axes, and a sparse autoencoder of k active latents."""
+"""What linear models make of the same rows: principal axes, parts that only add up, a sparse autoencoder of k
+active latents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ from torch.nn import functional
 
 from pullback.linalg import leading_singular
 from pullback.models.dictionary.codes import SparseCodes
+from pullback.models.dictionary.nmf import fit_parts
 from pullback.models.dictionary.scores import fraction_unexplained
 from pullback.typing import Chart
 from pullback.validation import check_points, check_whole
 
 BATCH, LEARNING_RATE = 256, 3e-3
 STEPS = 1500
+PARTS = (1, 2, 4, 8, 16, 32, 64)
 USED = 0.05
 """Share of a row's largest weight from which on an atom counts as active."""
 
@@ -128,15 +131,17 @@ def linear_rivals(
     *,
     n_latents: int = 64,
     generator: torch.Generator | None = None,
-) -> dict[str, list[tuple[int, float]]]:
+) -> dict[str, list[tuple[float, float]]]:
     """Share of the variance of rows that linear models leave, for numbers of active scalars a row.
 
     Args:
         Z: rows, (n, p); fitted and judged on them.
         counts: active scalars: principal axes, and active latents of a sparse autoencoder.
-        n_latents: of the autoencoders.
+        n_latents: of the autoencoders, and most parts of a factorisation with w >= 0; of those a row uses
+            fewer, so that the weights that are not zero are counted.
         generator: source of all draws.
-    Returns: "PCA" and "TopK autoencoder" -> (scalars, FVU).
+    Returns: "PCA", "TopK autoencoder, L latents" and "NMF", for signed rows "NMF of [Z⁺, Z⁻]" -> (scalars,
+        FVU).
     """
     check_points("Z", Z)
     rows = Z.double()
@@ -144,10 +149,10 @@ def linear_rivals(
     spread = centred.square().sum()
     kept = [count for count in counts if count <= min(Z.shape)]
     sizes = leading_singular(centred, max(kept))[1].square() / spread
-    found = [(count, float(1 - sizes[:count].sum())) for count in kept]
+    found = [(float(count), float(1 - sizes[:count].sum())) for count in kept]
     sparse = [
         (
-            count,
+            float(count),
             fraction_unexplained(
                 rows, fit_topk(rows, n_latents, count, generator=generator).reconstruct(rows)
             ),
@@ -155,7 +160,17 @@ def linear_rivals(
         for count in kept
         if count <= n_latents
     ]
-    return {"PCA": found, f"TopK autoencoder, {n_latents} latents": sparse}
+    many = [count for count in PARTS if count <= min(n_latents, *Z.shape)] if bool(rows.any()) else []
+    parts = [fit_parts(rows, count, generator=generator) for count in many]
+    added = [
+        (one.scalars, fraction_unexplained(rows, one.reconstruct().to(rows))) for one in parts if one.scalars
+    ]
+    split = any(one.split for one in parts)
+    return {
+        "PCA": found,
+        f"TopK autoencoder, {n_latents} latents": sparse,
+        "NMF of [Z⁺, Z⁻]" if split else "NMF": added,
+    }
 
 
 def active_scalars(charts: Sequence[Chart], codes: SparseCodes) -> float:
