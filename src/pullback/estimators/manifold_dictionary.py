@@ -493,12 +493,13 @@ class ManifoldDictionary(BaseEstimator):
         layout, s2 = fit.layout, fit.s2
         cost = rows.shape[1] * s2 / 8 if self.open_cost is None else float(self.open_cost)
         entropy, tau = _last(self.entropy, self.max_sweeps), _last(self.tau, self.max_sweeps)
-        self._encoder = Encoder(layout, fit.B, self.gate, n_active, entropy, tau, cost, s2, fit.scale)
+        # as a file gives them back: products round differently for transposed memory
+        decoders = fit.B.contiguous()
+        self._encoder = Encoder(layout, decoders, self.gate, n_active, entropy, tau, cost, s2, fit.scale)
         B = fit.B
         if self._frame.ambient is not None:
             # the same regression, of the rows as they are
-            decoders = solve(layout, gather(layout, fit.codes, outer), fit.decoders.lam, fit.decoders.rho)
-            B = decoders.B
+            B = solve(layout, gather(layout, fit.codes, outer), fit.decoders.lam, fit.decoders.rho).B
         self._moments, self._seen = None, 0
         self._lam, self._rho = fit.decoders.lam, fit.decoders.rho
         self._publish(B, given)
@@ -544,7 +545,7 @@ class ManifoldDictionary(BaseEstimator):
         fit = solve(encoder.layout, self._moments, self._lam, self._rho)
         B = fit.B
         inner = B if self._frame.ambient is None else self._frame.inside(B)
-        self._encoder = replace(encoder, B=inner.double())
+        self._encoder = replace(encoder, B=inner.double().contiguous())
         if self._frame.ambient is None:
             self._encoder = replace(self._encoder, s2=fit.s2)
         self._publish(B, given)
