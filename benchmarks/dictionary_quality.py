@@ -24,7 +24,8 @@ from pullback.models.dictionary.noise import noise_level
 from pullback.models.dictionary.pure_fit import fit_pure
 from pullback.models.dictionary.pure_start import direction_clusters, pure_rows, pure_start
 from pullback.models.dictionary.scores import match_atoms, support_f1
-from pullback.models.dictionary.sweep import SweepOptions, alternate
+from pullback.models.dictionary.sweep import alternate
+from pullback.models.dictionary.sweep_options import SweepOptions
 from pullback.models.dictionary.topology import CANDIDATES, choose_topology
 
 OPTIONS = SweepOptions(n_active=3, max_sweeps=24)

@@ -11,8 +11,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from pullback.models.dictionary.iterate import Alternated
 from pullback.models.dictionary.scores import DictionaryScores, score_dictionary
-from pullback.models.dictionary.sweep import Alternated
 
 SIX = ("circle", "circle", "circle", "interval", "interval", "sphere")
 FRAME = 6

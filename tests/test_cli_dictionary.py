@@ -9,7 +9,7 @@ import pytest
 
 import pullback as pb
 from pullback.cli import main
-from pullback.models.dictionary.sweep import SweepState
+from pullback.models.dictionary.iterate import SweepState
 from pullback.run_dictionary import SweepNotes
 from refusals import assert_refused
 

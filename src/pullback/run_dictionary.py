@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.status import Status
 
-from pullback.models.dictionary.sweep import SweepState
+from pullback.models.dictionary.iterate import SweepState
 from pullback.run_beside import beside_again
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from pullback import charts
 from pullback.estimators.registry import describe, is_omitted
 from pullback.io import FormatError, load_tensors
-from pullback.models.dictionary import attempt, pure_fit, restarts, start, sweep, topology
+from pullback.models.dictionary import attempt, iterate, pure_fit, restarts, start, topology
 from pullback.models.dictionary.alone import ChartFit
 from pullback.models.dictionary.codes import Codes
 from pullback.models.dictionary.decoder_step import DecoderFit
@@ -33,7 +33,7 @@ LONGEST = 60
 HELD = (
     *(charts.Circle, charts.Interval, charts.Plane, charts.Sphere, charts.Torus, charts.Line, charts.Points),
     *(ChartFit, Codes, DecoderFit, Evidence, Layout, start.Start, start.GroupFit),
-    *(sweep.Alternated, sweep.Iterate, sweep.SweepPoint, topology.Topology, topology.TopologyCandidate),
+    *(iterate.Alternated, iterate.Iterate, iterate.SweepPoint, topology.Topology, topology.TopologyCandidate),
     *(pure_fit.Rounds, pure_fit.ChartedAtom, attempt.Attempt, restarts.Attempts, restarts.DictionaryFit),
 )
 """Classes that the state of a fit is made of."""

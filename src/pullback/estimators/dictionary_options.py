@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pullback.charts import CHARTS, as_chart
 from pullback.models.dictionary.layout import Layout
-from pullback.models.dictionary.sweep import SweepOptions
+from pullback.models.dictionary.sweep_options import SweepOptions
 from pullback.validation import check_choice, check_positive, check_whole
 
 GATES = ("softmax", "amplitude")

@@ -22,9 +22,11 @@ from pullback.models.dictionary.alarms import (
 )
 from pullback.models.dictionary.codes import Codes
 from pullback.models.dictionary.evidence import Evidence
+from pullback.models.dictionary.iterate import Alternated
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.noise import noise_level
-from pullback.models.dictionary.sweep import Alternated, SweepOptions, alternate
+from pullback.models.dictionary.sweep import alternate
+from pullback.models.dictionary.sweep_options import SweepOptions
 from pullback.models.dictionary.topology import TopologyCandidate, judged
 
 DRAW = planted(300, kinds=("circle", "circle"), p=24, seed=5)

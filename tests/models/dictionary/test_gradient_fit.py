@@ -8,8 +8,10 @@ import pullback as pb
 from planted import Planted, planted
 from pullback.models.dictionary.decoder_step import gather
 from pullback.models.dictionary.gradient_fit import AdamDecoders, descend
+from pullback.models.dictionary.iterate import SweepState
 from pullback.models.dictionary.objective import objective
-from pullback.models.dictionary.sweep import SweepOptions, SweepState, alternate
+from pullback.models.dictionary.sweep import alternate
+from pullback.models.dictionary.sweep_options import SweepOptions
 from sums import codes_of, layout_of
 
 KINDS = ("circle", "interval")

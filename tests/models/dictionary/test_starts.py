@@ -23,7 +23,8 @@ from pullback.models.dictionary.pure_fit import fit_pure, pure_of
 from pullback.models.dictionary.pure_start import direction_clusters, pure_rows, pure_start
 from pullback.models.dictionary.scores import effective_atoms, score_dictionary
 from pullback.models.dictionary.start import fit_groups
-from pullback.models.dictionary.sweep import SweepOptions, alternate
+from pullback.models.dictionary.sweep import alternate
+from pullback.models.dictionary.sweep_options import SweepOptions
 
 GOLDEN = Golden()
 KINDS = ("circle", "interval", "sphere")

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from planted import planted
+from pullback.models.dictionary.iterate import SweepState
 from pullback.models.dictionary.scores import effective_atoms, support_f1
-from pullback.models.dictionary.sweep import SweepOptions, SweepState, alternate
+from pullback.models.dictionary.sweep import alternate
+from pullback.models.dictionary.sweep_options import SweepOptions
 from sums import aligned, codes_of, dense, golden_rows, layout_of, unexplained
 
 SOFT = SweepOptions(gate="softmax", max_sweeps=12)

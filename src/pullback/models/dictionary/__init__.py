@@ -5,11 +5,13 @@ from pullback.models.dictionary.amortised import AmortisedEncoder
 from pullback.models.dictionary.atoms import Atom
 from pullback.models.dictionary.codes import Codes, SparseCodes
 from pullback.models.dictionary.diagnostics import FitDiagnostics, GaugeCheck
+from pullback.models.dictionary.iterate import SweepState
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.matching import Alignment
 from pullback.models.dictionary.module import ManifoldDictionaryModule
 from pullback.models.dictionary.restarts import fit_dictionary
-from pullback.models.dictionary.sweep import SweepOptions, SweepState, alternate
+from pullback.models.dictionary.sweep import alternate
+from pullback.models.dictionary.sweep_options import SweepOptions
 
 __all__ = [
     "Alignment",

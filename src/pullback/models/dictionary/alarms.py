@@ -12,10 +12,10 @@ from torch import Tensor
 
 from pullback.models.dictionary.codes import Codes
 from pullback.models.dictionary.gauge import speed_variation
+from pullback.models.dictionary.iterate import Alternated
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.matching import subspace_overlap
 from pullback.models.dictionary.noise import largest_ratio
-from pullback.models.dictionary.sweep import Alternated
 from pullback.models.dictionary.topology import Topology
 from pullback.typing import Chart
 

@@ -12,7 +12,7 @@ from pullback.models.blocks import MLP
 from pullback.models.dictionary.codes import Codes
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.parametrization import coords_of, raw_width
-from pullback.models.dictionary.sweep import Gate
+from pullback.models.dictionary.sweep_options import Gate
 from pullback.typing import Chart
 from pullback.validation import check_choice, check_points, check_whole
 

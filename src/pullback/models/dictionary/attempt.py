@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pullback.models.dictionary.cluster_start import cluster_start
 from pullback.models.dictionary.gradient_fit import descend
+from pullback.models.dictionary.iterate import Alternated, SweepState
 from pullback.models.dictionary.journal import Journal
 from pullback.models.dictionary.known_start import dictionary_start, group_start
 from pullback.models.dictionary.labelled import fit_labelled, known, label_coordinates
@@ -18,7 +19,8 @@ from pullback.models.dictionary.pure_fit import fit_pure, pure_of
 from pullback.models.dictionary.pure_start import pure_start
 from pullback.models.dictionary.random_start import random_start
 from pullback.models.dictionary.start import Kinds, Start
-from pullback.models.dictionary.sweep import Alternated, SweepOptions, SweepState, alternate, at_sweep
+from pullback.models.dictionary.sweep import alternate
+from pullback.models.dictionary.sweep_options import SweepOptions, at_sweep
 from pullback.models.dictionary.topology import Topology
 
 Init = Literal["cluster", "pure", "random"]

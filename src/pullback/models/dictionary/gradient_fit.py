@@ -11,10 +11,12 @@ from torch import Tensor
 from pullback.models.dictionary.alone import spread
 from pullback.models.dictionary.codes import Codes
 from pullback.models.dictionary.decoder_step import DecoderFit, Moments, solve, unit_atoms
+from pullback.models.dictionary.iterate import Alternated, SweepState
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.module import ManifoldDictionaryModule
 from pullback.models.dictionary.objective import objective
-from pullback.models.dictionary.sweep import Alternated, SweepOptions, SweepState, alternate
+from pullback.models.dictionary.sweep import alternate
+from pullback.models.dictionary.sweep_options import SweepOptions
 
 RATE = 0.1
 """First step of Adam, in units of an atom of unit size: over sqrt(p) for each number of a decoder."""

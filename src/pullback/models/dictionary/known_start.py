@@ -14,7 +14,7 @@ from pullback.models.dictionary.journal import UNKEPT, Journal
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.noise import noise_level
 from pullback.models.dictionary.start import Kinds, Start, fit_groups
-from pullback.models.dictionary.sweep import SweepOptions, at_sweep
+from pullback.models.dictionary.sweep_options import SweepOptions, at_sweep
 
 
 def dictionary_start(

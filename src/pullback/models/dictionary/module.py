@@ -16,7 +16,7 @@ from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.objective import objective
 from pullback.models.dictionary.row_step import step_rows
 from pullback.models.dictionary.softmax_step import projected, step_softmax
-from pullback.models.dictionary.sweep import Gate
+from pullback.models.dictionary.sweep_options import Gate
 from pullback.typing import Chart
 from pullback.validation import (
     check_choice,

@@ -33,7 +33,7 @@ class Parts:
     @property
     def scalars(self) -> float:
         """Weights of a row that are not zero, on average."""
-        return float((self.codes > 0).sum() / max(1, len(self.codes)))
+        return int((self.codes > 0).sum()) / max(1, len(self.codes))
 
     def reconstruct(self) -> Float[Tensor, "n p"]:
         """ẑ of the rows."""

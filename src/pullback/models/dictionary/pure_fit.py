@@ -13,12 +13,14 @@ from pullback.linalg import leading_singular, widened
 from pullback.models.dictionary.alone import ChartFit
 from pullback.models.dictionary.chart_starts import chart_starts, fit_best
 from pullback.models.dictionary.codes import Codes
+from pullback.models.dictionary.iterate import Alternated
 from pullback.models.dictionary.journal import UNKEPT, Journal
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.noise import largest_ratio
 from pullback.models.dictionary.pure_start import codes_anew
 from pullback.models.dictionary.start import Start
-from pullback.models.dictionary.sweep import Alternated, SweepOptions, alternate
+from pullback.models.dictionary.sweep import alternate
+from pullback.models.dictionary.sweep_options import SweepOptions
 from pullback.models.dictionary.topology import Topology, choose_topology
 
 FEW_PURE = 40

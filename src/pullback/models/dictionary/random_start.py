@@ -13,7 +13,7 @@ from pullback.models.dictionary.codes import Codes
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.noise import noise_level
 from pullback.models.dictionary.start import Kinds, Start
-from pullback.models.dictionary.sweep import SweepOptions, at_sweep
+from pullback.models.dictionary.sweep_options import SweepOptions, at_sweep
 from pullback.typing import Chart
 
 

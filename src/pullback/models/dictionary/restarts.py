@@ -19,11 +19,13 @@ from pullback.models.dictionary.attempt import (
     View,
     attempt_fit,
 )
+from pullback.models.dictionary.iterate import INTERRUPTED, SweepState
 from pullback.models.dictionary.journal import UNKEPT, Journal
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.noise import largest_ratio
 from pullback.models.dictionary.start import Kinds
-from pullback.models.dictionary.sweep import INTERRUPTED, SweepOptions, SweepState, gauged
+from pullback.models.dictionary.sweep import gauged
+from pullback.models.dictionary.sweep_options import SweepOptions
 
 
 @dataclass(frozen=True, eq=False)

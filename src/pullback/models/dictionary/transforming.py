@@ -12,7 +12,7 @@ from pullback.models.dictionary.encoding import better, encode, encode_softmax
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.row_step import RowSteps, coordinate_deviations, step_rows
 from pullback.models.dictionary.softmax_step import projected, softmax_deviations, step_softmax
-from pullback.models.dictionary.sweep import Gate
+from pullback.models.dictionary.sweep_options import Gate
 
 POLISH = 10
 SMALLEST = 1e-8
