@@ -12,6 +12,7 @@ from torch import Tensor
 from pullback.ambient.base import Constant
 from pullback.estimators.reading import read_table
 from pullback.inputs import as_tensor
+from pullback.validation import check_choice
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +105,37 @@ class Frame:
     def inside(self, Z: Float[Tensor, "n p"]) -> Float[Tensor, "n r"]:
         """Rows in coordinates where the metric is Euclidean."""
         return Z if self.ambient is None else self.ambient.whiten(Z)
+
+
+def new_frame(Z: Float[Tensor, "n p"], offset: Any, ambient: Any, center_by: Any) -> Frame:
+    """The frame that rows of a fit ask for.
+
+    Args:
+        Z: the rows, (n, p).
+        offset, ambient: options of the estimator.
+        center_by: of `fit`.
+    Raises:
+        ValueError, TypeError: a metric or an offset that does not fit.
+    """
+    p = Z.shape[1]
+    if ambient is not None and not (isinstance(ambient, Constant) and ambient.constant):
+        raise TypeError(
+            f"ambient: expected Euclidean, Diagonal or LowRank with one factor, got {type(ambient).__name__}"
+        )
+    if ambient is not None and ambient.features not in (None, p):
+        raise ValueError(
+            f"ambient: expected a metric of {p} features, got {ambient.features}; pass U with W = U Uᵀ, not W"
+        )
+    means, names = (None, ()) if center_by is None else group_means(Z, group_names(center_by, len(Z)))
+    if isinstance(offset, str):
+        check_choice("offset", offset, ("mean",))
+        left = Z if means is None else Z - Frame(None, means, names, None).taken(Z, center_by)
+        return Frame(left.mean(0), means, names, ambient)
+    if offset is not None:
+        offset = torch.as_tensor(np.asarray(offset)).to(Z)
+        if offset.shape != (p,):
+            raise ValueError(f"offset: expected 'mean' or ({p},), got shape {tuple(offset.shape)}")
+    return Frame(offset, means, names, ambient)
 
 
 def group_names(center_by: Any, n: int) -> list[Any]:

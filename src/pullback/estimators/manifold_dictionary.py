@@ -1,18 +1,11 @@
 """The manifold dictionary as a scikit-learn estimator."""
 
-import os
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-from sklearn.base import BaseEstimator
-from sklearn.utils import TransformerTags
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from pullback.ambient.base import Constant
 from pullback.estimators.dictionary_checkpoint import open_journal, resumed_seed
 from pullback.estimators.dictionary_options import (
     checked_options,
@@ -21,24 +14,19 @@ from pullback.estimators.dictionary_options import (
     read_labels,
     read_row_weights,
 )
-from pullback.estimators.dictionary_rows import Frame, Given, group_means, group_names, read_rows
-from pullback.estimators.dictionary_state import dictionary_state, restored_dictionary
+from pullback.estimators.dictionary_rows import Given, new_frame
+from pullback.estimators.fitted_dictionary import FittedDictionary
 from pullback.estimators.rows import draw_seed
-from pullback.io import save_model
 from pullback.models.dictionary.alarms import log_alarms
-from pullback.models.dictionary.atoms import Atom
-from pullback.models.dictionary.codes import Codes, SparseCodes, decode
+from pullback.models.dictionary.codes import Codes, SparseCodes
 from pullback.models.dictionary.counting import count_atoms, grown
-from pullback.models.dictionary.decoder_step import Moments, gather, solve
-from pullback.models.dictionary.diagnostics import FitDiagnostics, diagnose_fit
+from pullback.models.dictionary.decoder_step import gather, solve
+from pullback.models.dictionary.diagnostics import diagnose_fit
 from pullback.models.dictionary.journal import UNKEPT, Journal
-from pullback.models.dictionary.latents import group_latents
-from pullback.models.dictionary.matching import Alignment, align_by_decoders, align_by_rows
-from pullback.models.dictionary.module import ManifoldDictionaryModule
-from pullback.models.dictionary.moving import moved
+from pullback.models.dictionary.latents import rows_of_latents
 from pullback.models.dictionary.restarts import DictionaryFit, fit_dictionary
 from pullback.models.dictionary.transforming import Encoder
-from pullback.validation import check_choice, check_whole
+from pullback.validation import check_whole
 
 FORGETTING = 0.98
 """Share of what was learnt that a batch of `partial_fit` leaves."""
@@ -46,7 +34,7 @@ REFRESH = 10
 """Batches of `partial_fit` between new decoders, after as many in which each brings them."""
 
 
-class ManifoldDictionary(BaseEstimator):
+class ManifoldDictionary(FittedDictionary):
     """A sparse dictionary whose atoms are curves, surfaces and points: which, how much, and where on it.
 
     z = b0 + Σ_k a_k g_k(t_k) + noise with g_k = Φ_k(t_k) B_k: a row uses a few atoms, and a coordinate on
@@ -105,18 +93,6 @@ class ManifoldDictionary(BaseEstimator):
         >>> model.transform(Z).coords.shape, bool(model.diagnostics_.fvu < 0.01)
         ((300, 1, 1), True)
     """
-
-    image_shape_ = None
-    n_features_in_: int
-    atoms_: tuple[Atom, ...]
-    components_: Any
-    codes_: SparseCodes
-    module_: ManifoldDictionaryModule
-    diagnostics_: FitDiagnostics
-    _frame: Frame
-    _encoder: Encoder
-    _moments: Moments | None
-    _seen: int
 
     def __init__(
         self,
@@ -191,7 +167,7 @@ class ManifoldDictionary(BaseEstimator):
         given = self._read(Z, reset=True)
         n, device = len(given.rows), given.rows.device
         weights = read_row_weights(row_weights, n)
-        self._frame = self._new_frame(given.rows, center_by)
+        self._frame = new_frame(given.rows, self.offset, self.ambient, center_by)
         rows = self._frame.inside(given.rows.double() - self._frame.taken(given.rows, center_by).double())
         seed = resumed_seed(self, draw_seed(self.random_state))
 
@@ -273,219 +249,10 @@ class ManifoldDictionary(BaseEstimator):
             ValueError: shapes that do not fit.
         """
         check_whole("n_atoms", n_atoms)
-        directions = np.asarray(decoder, dtype=np.float64)
-        active = codes if hasattr(codes, "tocsr") else np.asarray(codes, dtype=np.float64)
-        if directions.ndim != 2 or active.ndim != 2 or active.shape[1] != len(directions):
-            raise ValueError(
-                f"codes: expected (N, {len(directions)}) for the latents of decoder, "
-                f"got {tuple(active.shape)}"
-            )
-        rows = np.asarray(active @ directions)
-        owner = group_latents(directions, active, n_atoms)
-        share = np.stack(
-            [np.linalg.norm(active[:, owner == k] @ directions[owner == k], axis=1) for k in range(n_atoms)],
-            1,
-        )
-        groups = share.argmax(1)
-        groups[share.max(1) <= 0] = -1
-        # rows of one group alone are the purest
-        pure = share.max(1) >= 0.95 * np.sqrt(np.square(share).sum(1)).clip(1e-300)
-        for k in range(n_atoms):
-            if (pure & (groups == k)).sum() >= 10:
-                groups[~pure & (groups == k)] = -1
+        rows, groups = rows_of_latents(decoder, codes, n_atoms)
         return cls(n_atoms, charts, init=groups, **options).fit(rows)
 
-    # use
-
-    def transform(self, Z: Any, *, center_by: Any = None) -> SparseCodes:
-        """Codes of rows from nothing: atoms, weights, coordinates and their deviations.
-
-        Args:
-            Z: rows, (N, p).
-            center_by: names of the nuisance factor, (N,), if `fit` had one: groups that the fit did not see
-                get the mean of the rows given here.
-        Raises:
-            NotFittedError: before `fit`. ValueError: another width, or rows that are not finite.
-        """
-        given = self._ready(Z)
-        codes = self._encoder.codes(self._inner(given, center_by))
-        return self._returned(codes, given)
-
-    def inverse_transform(self, codes: SparseCodes) -> Any:
-        """Rows of codes, (N, p), b0 included; nuisance means only where they are the same for all rows.
-
-        Args:
-            codes: of `transform`.
-        """
-        check_is_fitted(self)
-        if not isinstance(codes, SparseCodes):
-            raise TypeError(f"codes: expected SparseCodes of transform, got {type(codes).__name__}")
-        components = self._components.double()
-        rows = decode(self._encoder.layout, components, codes.plain(components))
-        rows = rows + self._frame.taken(torch.zeros_like(rows))
-        found = rows.to(torch.as_tensor(codes.weights).dtype)
-        return found.numpy() if isinstance(codes.weights, np.ndarray) else found
-
-    def score(self, Z: Any, y: Any = None) -> float:
-        """Share of the variance of rows that is explained, 1 - FVU."""
-        given = self._ready(Z)
-        fitted = torch.as_tensor(self.inverse_transform(self.transform(Z))).to(given.rows)
-        spread = (given.rows - given.rows.mean(0)).square().sum()
-        return float(1 - (given.rows - fitted).square().sum() / spread)
-
-    def steer(self, Z: Any, atom: int, delta: Any) -> Any:
-        """Rows moved along one atom: Z + a [g(t moved by delta) - g(t)]; what is not explained stays.
-
-        Args:
-            Z: rows, (N, p).
-            atom: its number.
-            delta: step along the chart, (d,) or one a row (N, d), in the units of its coordinates.
-        Returns:
-            (N, p); rows that do not use the atom are unchanged, and delta = 0 gives Z.
-        Raises:
-            ValueError: an atom without such steps, or delta of another length.
-        """
-        given = self._ready(Z)
-        chart = self._atom(atom).chart
-        if chart.d == 0:
-            raise ValueError(f"atom {atom} is a {chart.name}: expected one with coordinates; use ablate")
-        step = torch.as_tensor(delta).to(given.rows).double()
-        if step.shape not in ((chart.d,), (len(given.rows), chart.d)):
-            raise ValueError(
-                f"delta: expected ({chart.d},) or ({len(given.rows)}, {chart.d}), got {tuple(step.shape)}; "
-                f"atom {atom} is a {chart.name}: {chart.d} "
-                + ("tangent components" if chart.name == "sphere" else "coordinates")
-            )
-        row, a, t = self._uses(given, atom)
-        step = step.expand(len(given.rows), chart.d)[row]
-        B = self._components[self._encoder.layout.block(atom)].double()
-        ahead, behind = (chart.jet(x, 0).value @ B for x in (moved(chart, t, step), t))
-        change = torch.where((step == 0).all(1, keepdim=True), 0.0, a * (ahead - behind))
-        return given.returned(given.rows.index_add(0, row, change.to(given.rows)))
-
-    def ablate(self, Z: Any, atom: int, mode: Literal["zero", "mean"] = "zero") -> Any:
-        """Rows without what one atom adds to them, or with its mean point instead.
-
-        Args:
-            Z: rows, (N, p).
-            atom: its number.
-            mode: "zero" or "mean".
-        """
-        check_choice("mode", mode, ("zero", "mean"))
-        given = self._ready(Z)
-        chart = self._atom(atom).chart
-        row, a, t = self._uses(given, atom)
-        B = self._components[self._encoder.layout.block(atom)].double()
-        part = chart.jet(t, 0).value @ B
-        if mode == "mean":
-            part = part - chart.jet(chart.grid().to(B), 0).value.mean(0) @ B
-        return given.returned(given.rows.index_add(0, row, (-a * part).to(given.rows)))
-
-    def align(self, other: "ManifoldDictionary", Z: Any = None) -> Alignment:
-        """Which atom of another dictionary each atom is.
-
-        Args:
-            other: a fitted dictionary of the same features.
-            Z: rows that both explain, which also gives maps of coordinates and their scores; None for the
-                angles between decoders alone.
-        """
-        check_is_fitted(self)
-        check_is_fitted(other)
-        mine, theirs = self._encoder.layout, other._encoder.layout
-        if other.n_features_in_ != self.n_features_in_:
-            raise ValueError(f"other: expected {self.n_features_in_} features, got {other.n_features_in_}")
-        if Z is None:
-            return align_by_decoders(mine, self._components, theirs, other._components)
-        return align_by_rows(mine, self.transform(Z).numpy(), theirs, other.transform(Z).numpy())
-
-    def without_nuisance(self, Z: Any, center_by: Any) -> Any:
-        """Rows whose nuisance groups all have one mean, as `transform` without ``center_by`` expects them.
-
-        Args:
-            Z: rows, (N, p).
-            center_by: names of the nuisance factor, (N,), as in `transform`.
-        """
-        given = self._ready(Z)
-        rows = given.rows
-        return given.returned(rows - self._frame.taken(rows, center_by) + self._frame.taken(rows))
-
-    # on disk
-
-    def save(self, directory: str | os.PathLike, *, overwrite: bool = False) -> Path:
-        """Write the fitted dictionary to a folder (``config.json``, ``model.safetensors``).
-
-        Raises:
-            FileExistsError: the folder holds a model and ``overwrite`` is False.
-            TypeError: a chart that is not of `pullback.charts`.
-        """
-        check_is_fitted(self)
-        return save_model(directory, *dictionary_state(self), overwrite=overwrite)
-
-    @classmethod
-    def load(cls, directory: str | os.PathLike) -> "ManifoldDictionary":
-        """The dictionary that `save` wrote; `partial_fit` goes on from it."""
-        return restored_dictionary(cls, directory)
-
     # inside
-
-    @property
-    def converged_(self) -> bool:
-        """Whether the fit came to rest."""
-        return self.diagnostics_.converged
-
-    @property
-    def message_(self) -> str:
-        """Why the fit ended."""
-        return self.diagnostics_.message
-
-    @property
-    def sigma_(self) -> float:
-        """Noise level."""
-        return self._encoder.s2**0.5
-
-    @property
-    def _components(self) -> Tensor:
-        return torch.as_tensor(self.components_)
-
-    def _read(self, Z: Any, *, reset: bool) -> Given:
-        least = 2 * (given_number(self) or 1) if reset else 1
-        given = read_rows(self, Z, reset=reset, minimum_rows=least)
-        if self.dtype is not None:
-            check_choice("dtype", self.dtype, ("float32", "float64"))
-            given = replace(given, rows=given.rows.to(getattr(torch, self.dtype)))
-        return given
-
-    def _ready(self, Z: Any) -> Given:
-        check_is_fitted(self)
-        return self._read(Z, reset=False)
-
-    def _inner(self, given: Given, center_by: Any = None) -> Tensor:
-        rows = given.rows.double()
-        return self._frame.inside(rows - self._frame.taken(rows, center_by))
-
-    def _new_frame(self, Z: Tensor, center_by: Any) -> Frame:
-        ambient, offset = self.ambient, self.offset
-        p = Z.shape[1]
-        if ambient is not None and not (isinstance(ambient, Constant) and ambient.constant):
-            raise TypeError(
-                "ambient: expected Euclidean, Diagonal or LowRank with one factor, "
-                f"got {type(ambient).__name__}"
-            )
-        if ambient is not None and ambient.features not in (None, p):
-            raise ValueError(
-                f"ambient: expected a metric of {p} features, got {ambient.features}; "
-                "pass U with W = U Uᵀ, not W"
-            )
-        means, names = (None, ()) if center_by is None else group_means(Z, group_names(center_by, len(Z)))
-        if isinstance(offset, str):
-            check_choice("offset", offset, ("mean",))
-            left = Z if means is None else Z - Frame(None, means, names, None).taken(Z, center_by)
-            return Frame(left.mean(0), means, names, ambient)
-        if offset is not None:
-            offset = torch.as_tensor(np.asarray(offset)).to(Z)
-            if offset.shape != (p,):
-                raise ValueError(f"offset: expected 'mean' or ({p},), got shape {tuple(offset.shape)}")
-        return Frame(offset, means, names, ambient)
 
     def _settle(self, found: DictionaryFit, rows: Tensor, outer: Tensor, given: Given, n_active: int) -> None:
         """Fitted attributes."""
@@ -513,25 +280,6 @@ class ManifoldDictionary(BaseEstimator):
         log_alarms(self.diagnostics_.alarms)
         self._moments = gather(layout, fit.codes, outer)
 
-    def _publish(self, B: Tensor, given: Given) -> None:
-        layout, encoder = self._encoder.layout, self._encoder
-        self.components_ = given.returned(B)
-        self.atoms_ = tuple(
-            Atom(k, chart, B[layout.block(k)].to(given.rows.dtype), float(self._lam[k]))
-            for k, chart in enumerate(layout.charts)
-        )
-        self.module_ = ManifoldDictionaryModule(
-            layout.charts,
-            B.shape[1],
-            self.gate,
-            n_active=encoder.n_active,
-            entropy=encoder.entropy,
-            tau=encoder.tau,
-            sigma=encoder.s2**0.5,
-            scale=encoder.scale,
-            decoders=B.to(given.rows.dtype),
-        )
-
     def _internal(self, codes: Codes) -> Codes:
         """Codes in units of the rows."""
         if codes.logits is not None:
@@ -549,29 +297,6 @@ class ManifoldDictionary(BaseEstimator):
         if self._frame.ambient is None:
             self._encoder = replace(self._encoder, s2=fit.s2)
         self._publish(B, given)
-
-    def _atom(self, atom: Any) -> Atom:
-        if atom not in range(len(self.atoms_)):
-            raise ValueError(f"atom: expected 0 .. {len(self.atoms_) - 1}, got {atom!r}")
-        return self.atoms_[atom]
-
-    def _uses(self, given: Given, atom: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows that use an atom, its weight there (m, 1), and its coordinates."""
-        codes = self._encoder.codes(self._inner(given))
-        row, slot, t = codes.of_atom(atom)
-        chart = self.atoms_[atom].chart
-        return row, torch.as_tensor(codes.weights)[row, slot].unsqueeze(1), t[:, : chart.c]
-
-    def _returned(self, codes: SparseCodes, given: Given) -> SparseCodes:
-        names = ("indices", "weights", "coords", "coord_sd", "residual", "converged")
-        parts = [given.returned(torch.as_tensor(getattr(codes, name))) for name in names]
-        return SparseCodes(*parts, n_atoms=codes.n_atoms)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.transformer_tags = TransformerTags()
-        return tags
 
 
 def _last(number: Any, sweeps: int) -> float:
