@@ -26,6 +26,8 @@ from pullback.models.dictionary.noise import MARGIN, noise_level
 from pullback.models.dictionary.start import Kinds, Start, fit_groups
 from pullback.validation import check_points, check_whole
 
+SMALLEST = 4
+"""Rows of a cluster at least."""
 SPLITS, GRAPHS = (0, 2, None), (6, 10, 15)
 SUBSPACE = 4
 """Dimensions of a cluster."""
@@ -162,14 +164,18 @@ def _signal(Z: Tensor, sigma: float | None) -> Float[Tensor, "p r"]:
 def _clusters(
     Y: Tensor, groups: list[Tensor], wanted: int, share: float, generator: torch.Generator | None
 ) -> list[Tensor]:
-    """Clusters of dense rows that belong to no group yet."""
+    """Clusters of dense rows that belong to no group yet; of all rows where groups have taken nearly all."""
     free = torch.ones(len(Y), dtype=torch.bool, device=Y.device)
     for group in groups:
         free[group] = False
+    if int(free.sum()) < SMALLEST * wanted:
+        free[:] = True
     rows = free.nonzero().flatten()
     dense = rows[pure_rows(Y[rows], max(share, min(1.0, 8 * wanted / len(rows))))]
     labels = direction_clusters(Y[dense], wanted, generator=generator).labels
     return [
-        dense[labels == k] if int((labels == k).sum()) >= 4 else dense[: max(4, len(dense) // wanted)]
+        dense[labels == k]
+        if int((labels == k).sum()) >= SMALLEST
+        else dense[: max(SMALLEST, len(dense) // wanted)]
         for k in range(wanted)
     ]
