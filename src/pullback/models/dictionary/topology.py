@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -34,7 +34,7 @@ class TopologyCandidate:
 
     name: str
     evidence: Evidence
-    fit: ChartFit | None
+    fit: ChartFit | None = field(repr=False)
 
     @property
     def separate(self) -> bool:
