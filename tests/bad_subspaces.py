@@ -134,7 +134,12 @@ SUBSPACE_CASES: list[Case] = [
     ),
     ("readout_subspace: names", lambda: ps.readout_subspace(Z, Y, {"q": 1, "s": 1}), ValueError, "extra 's'"),
     ("readout_subspace: no folds", lambda: ps.readout_subspace(ALL), ValueError, "fold_statistics"),
-    ("readout_subspace: still codes", lambda: ps.readout_subspace(Z * 0, Y, 1), ValueError, "codes that vary"),
+    (
+        "readout_subspace: still codes",
+        lambda: ps.readout_subspace(Z * 0, Y, 1),
+        ValueError,
+        "codes that vary",
+    ),
     (
         "encoding_subspace: k",
         lambda: ps.encoding_subspace(Z, Y, 0),

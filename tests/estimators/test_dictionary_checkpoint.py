@@ -121,8 +121,11 @@ def die_at(monkeypatch: pytest.MonkeyPatch, number: int) -> list[str]:
     return told
 
 
+QUICK = ("charts by evidence", "decoders by gradients")
+
+
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * ("evidence, sums" in name)) for name in CASES]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in CASES]
 )
 def test_a_fit_that_died_goes_on_to_the_same_bits(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -175,7 +178,7 @@ def stopping(sweeps: int, error: type[BaseException]) -> Callable[[object], None
     return callback
 
 
-@pytest.mark.parametrize("sweeps", [2, 4, 9])
+@pytest.mark.parametrize("sweeps", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 9))])
 def test_ctrl_c_keeps_the_best_so_far_and_the_way_on(tmp_path: Path, sweeps: int) -> None:
     """In the first sweeps, in a round, and in a later attempt."""
     name = "list of charts, attempts on rows drawn again"
@@ -222,6 +225,7 @@ np.savez(out, B=model.components_, t=model.codes_.coords, path=model.diagnostics
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", SUMS.Z.numpy())
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
