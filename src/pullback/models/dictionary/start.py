@@ -24,6 +24,10 @@ Kinds = str | Chart | Sequence[str | Chart] | Callable[[np.ndarray, np.ndarray],
 """``"auto"``, one chart for all atoms, one an atom, or a function of row numbers and their groups."""
 
 
+FAR = 1e30
+"""Nats that stand for no end of them."""
+
+
 @dataclass(frozen=True, eq=False)
 class Start:
     """Where a joint fit begins.
@@ -130,7 +134,8 @@ class _Alone:
                 for i, z in enumerate(self.rows)
             ]
         )
-        _, order = linear_sum_assignment(cost)
+        # rows without noise, and charts that cannot be fitted to them, have no finite evidence
+        _, order = linear_sum_assignment(np.nan_to_num(cost, nan=FAR, posinf=FAR, neginf=-FAR))
         return [GroupFit(fits[repr(charts[int(k)]), i], None) for i, k in enumerate(order)]
 
     def fitted(self, chart: Chart, i: int, number: int = 0) -> ChartFit:
