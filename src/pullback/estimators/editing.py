@@ -146,6 +146,7 @@ class Quantities:
 
         Raises:
             ValueError: the model was fitted without a `SubspacePartition`, or with other quantities.
+            AttributeError: it has no decoder.
         """
         partition = self._reserved()
         decodes: Any = self
