@@ -17,11 +17,12 @@ from planted import Planted, planted
 from pullback.models.dictionary.alone import spread
 from pullback.models.dictionary.codes import Codes
 from pullback.models.dictionary.decoder_step import gather, solve
+from pullback.models.dictionary.gram import Projected, projected
 from pullback.models.dictionary.iterate import SweepState
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.objective import objective
 from pullback.models.dictionary.parametrization import coords_of, raw_of
-from pullback.models.dictionary.softmax_step import Projected, projected, step_softmax
+from pullback.models.dictionary.softmax_step import step_softmax
 from pullback.models.dictionary.sweep import alternate
 from pullback.models.dictionary.sweep_options import SweepOptions
 from sums import codes_of, layout_of, oracle

@@ -121,6 +121,24 @@ DICTIONARY_CASES: list[Case] = [
         "pass U with W = U Uᵀ, not W",
     ),
     (
+        "ManifoldDictionary: factors of rows",
+        lambda: fit(ambient=pb.ambient.LowRank(torch.ones(39, 5, 2))),
+        ValueError,
+        "ambient: expected factors (40, 5, r), one a row, got (39, 5, 2)",
+    ),
+    (
+        "ManifoldDictionary: factors in a stream",
+        lambda: pb.ManifoldDictionary(2, ambient=pb.ambient.LowRank(torch.ones(40, 5, 2))).partial_fit(Z),
+        ValueError,
+        "ambient: expected a metric that all rows of a stream share",
+    ),
+    (
+        "ManifoldDictionary: factors of new rows",
+        lambda: fit(max_sweeps=1).transform(Z, ambient=pb.ambient.LowRank(torch.ones(40, 5, 2))),
+        ValueError,
+        "ambient: only used after a fit whose rows had factors of their own",
+    ),
+    (
         "ManifoldDictionary: offset",
         lambda: fit(offset=np.zeros(3)),
         ValueError,

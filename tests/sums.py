@@ -68,3 +68,38 @@ def aligned(layout: Layout, codes: Codes, rows: Planted) -> list[float]:
 
 def unexplained(Z: torch.Tensor, fitted: torch.Tensor) -> float:
     return float((Z - fitted).square().sum() / (Z - Z.mean(0)).square().sum())
+
+
+MIXED = Layout(
+    (charts.circle(), charts.interval(), charts.sphere(), charts.plane(), charts.torus(), charts.line())
+)
+
+
+def drawn(
+    n: int = 60, m: int = 3, p: int = 40, *, line: bool = True
+) -> tuple[Layout, torch.Tensor, torch.Tensor, Codes]:
+    """A layout of all charts, rows, decoders and random codes with empty slots."""
+    g = torch.Generator().manual_seed(0)
+    layout = MIXED if line else Layout(MIXED.charts[:-1])
+    B = torch.randn(layout.total, p, generator=g, dtype=torch.float64) / 8
+    order = torch.rand(n, layout.K, generator=g).argsort(1)[:, : m if line else layout.K]
+    coords = torch.zeros(n, order.shape[1], 3, dtype=torch.float64)
+    for k, chart in enumerate(layout.charts):
+        grid = chart.grid()
+        row, slot = (order == k).nonzero(as_tuple=True)
+        point = grid[torch.randint(len(grid), (len(row),), generator=g)]
+        coords[row, slot, : chart.c] = chart.retract(
+            point, 0.2 * torch.rand(len(row), chart.d, generator=g).double()
+        )
+    Z = torch.randn(n, p, generator=g, dtype=torch.float64) / 6
+    if not line:
+        ordered = coords.gather(1, order.argsort(1).unsqueeze(2).expand_as(coords))
+        return (
+            layout,
+            Z,
+            B,
+            Codes.softmax(torch.randn(n, layout.K, generator=g, dtype=torch.float64), ordered),
+        )
+    weights = 0.3 + torch.rand(n, m, generator=g, dtype=torch.float64)
+    empty = torch.rand(n, m, generator=g) < 0.3
+    return layout, Z, B, Codes(torch.where(empty, -1, order), torch.where(empty, 0.0, weights), coords)

@@ -125,8 +125,19 @@ def test_a_run_that_was_interrupted_goes_on(
     assert np.array_equal(one.codes_.coords, two.codes_.coords, equal_nan=True)
     assert one.message_ == two.message_
     assert not (tmp_path / "a" / "checkpoint").exists()
-    assert main(words("a", "--resume", "--no-report")) == 1
-    assert "already holds a model and no checkpoint" in capsys.readouterr().err
+    # a run that came to its end is not fitted again: what is missing beside the model is written
+    (tmp_path / "a" / "codes.parquet").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(pb.ManifoldDictionary, "fit", None)
+        assert main(words("a", "--resume", "--no-report")) == 0
+        assert "the fit had come to its end before" in capsys.readouterr().out
+        assert (tmp_path / "a" / "codes.parquet").is_file()
+        assert main(words("a", "--resume", "--no-report", "--sweeps", "7")) == 1
+        assert (
+            "holds the end of another fit, which differs in max_sweeps: 6 there, 7" in capsys.readouterr().err
+        )
+        assert main(words("a", "--resume", "--no-report", "--center-by", "batch")) == 1
+        assert "center_by: None there, batch here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

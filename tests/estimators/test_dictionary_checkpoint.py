@@ -51,6 +51,19 @@ CASES: dict[str, tuple[Callable[..., pb.ManifoldDictionary], np.ndarray, dict[st
         MIX.Z.numpy(),
         {"row_weights": np.linspace(0.5, 1, 80), "center_by": ["a", "b"] * 40},
     ),
+    "rows with factors of their own": (
+        lambda **o: pb.ManifoldDictionary(
+            2,
+            list(KINDS),
+            ambient=pb.ambient.LowRank(torch.diag_embed((MIX.t[0] > torch.arange(8)).double() + 0.1)),
+            max_sweeps=3,
+            n_restarts=1,
+            **SOFT,
+            **o,
+        ),
+        MIX.Z.numpy(),
+        {},
+    ),
     "number of atoms counted": (
         lambda **o: pb.ManifoldDictionary("auto", "circle", max_sweeps=2, n_restarts=1, **SOFT, **o),
         PAIR.Z.numpy(),

@@ -25,7 +25,7 @@ from pullback.commands.options import (
 )
 from pullback.commands.printing import console, print_json
 from pullback.run_beside import read_beside, reading_with
-from pullback.run_dictionary import SweepNotes
+from pullback.run_dictionary import SweepNotes, same_dictionary
 from pullback.run_folder import REPORT_FILE, check_folder, write_record
 from pullback.run_options import parse_options
 
@@ -80,12 +80,9 @@ def dictionary(
         label=label, id=identifier, drop=drop, missing=missing, categorical=categorical, layer=layer, key=key
     )
     checkpoint = out / CHECKPOINT_FOLDER
-    goes_on = resume and checkpoint.exists()
-    if (out / "config.json").exists() and not (overwrite or goes_on):
-        raise FileExistsError(
-            f"{out}: already holds a model{' and no checkpoint' if resume else ''}; pass --overwrite or "
-            "choose another --out"
-        )
+    finished = resume and (out / "config.json").exists() and not (overwrite or checkpoint.exists())
+    if (out / "config.json").exists() and not (overwrite or resume):
+        raise FileExistsError(f"{out}: already holds a model; pass --overwrite or choose another --out")
     check_folder(out)
     kinds = charts or ["auto"]
     for kind in kinds:
@@ -107,17 +104,20 @@ def dictionary(
         max_sweeps=sweeps,
         random_state=seed,
     ).set_params(**{"checkpoint_dir": str(checkpoint), "resume": resume} | settings)
-    with SweepNotes(console(), silent=quiet or as_json) as notes:
-        model.set_params(callback=notes)
-        model.fit(dataset.frame(), center_by=groups)
-    model.set_params(callback=None)
-    with suppress(OSError):
-        checkpoint.rmdir()
+    if finished:
+        model = same_dictionary(model, out, len(dataset.X), dataset.features, center_by)
+    else:
+        with SweepNotes(console(), silent=quiet or as_json) as notes:
+            model.set_params(callback=notes)
+            model.fit(dataset.frame(), center_by=groups)
+        model.set_params(callback=None)
+        model.save(out, overwrite=True)
+        with suppress(OSError):
+            checkpoint.rmdir()
     kept = reading_with(data, names, reading)
     command = shlex.join(["pullback", *sys.argv[1:]])
     record = {"data": data, "reading": kept, "command": command, "plain": False, "center_by": center_by}
     write_record(out, dataset, model.codes_, **record)
-    model.save(out, overwrite=True)
     known = model.diagnostics_
     summary = {
         "run": str(out),
@@ -142,6 +142,8 @@ def dictionary(
         screen = console()
         for k, atom in enumerate(model.atoms_):
             screen.print(f"atom {k}: {atom.chart.name}, {known.usage[k]:.1%} of rows", markup=False)
+        if finished:
+            screen.print("the fit had come to its end before", style="yellow")
         if checkpoint.exists():
             screen.print("interrupted: --resume goes on", style="yellow")
         screen.print(f"unexplained: {known.fvu:.4f} of the variance; noise {known.sigma:.3g}", markup=False)

@@ -10,8 +10,10 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from pullback.ambient.base import Constant
+from pullback.ambient.linear import LowRank
 from pullback.estimators.reading import read_table
 from pullback.inputs import as_tensor
+from pullback.models.dictionary.row_metrics import RowMetrics, about_mean, inner_factors
 from pullback.validation import check_choice
 
 
@@ -71,13 +73,16 @@ class Frame:
         offset: b0, (p,), or None.
         means: mean of each nuisance group, (g, p), or None.
         groups: names of the groups.
-        ambient: metric of data space that a misfit is measured in; None for Euclidean.
+        ambient: metric of data space that a misfit is measured in; None for Euclidean. Of rows with factors
+            of their own the mean.
+        by_row: whether rows of the fit had factors of their own.
     """
 
     offset: Float[Tensor, " p"] | None
     means: Float[Tensor, "g p"] | None
     groups: tuple[Any, ...]
     ambient: Constant | None
+    by_row: bool = False
 
     def taken(self, Z: Float[Tensor, "n p"], center_by: Any = None) -> Float[Tensor, "n p"]:
         """What of each row is taken off.
@@ -106,36 +111,91 @@ class Frame:
         """Rows in coordinates where the metric is Euclidean."""
         return Z if self.ambient is None else self.ambient.whiten(Z)
 
+    def factors(self, ambient: Any, n: int, p: int) -> Float[Tensor, "n q r"] | None:
+        """Factors of new rows in the coordinates of `inside`; None where there are none.
 
-def new_frame(Z: Float[Tensor, "n p"], offset: Any, ambient: Any, center_by: Any) -> Frame:
+        Raises:
+            TypeError, ValueError: no factor a row; a fit whose rows had none.
+        """
+        if ambient is None:
+            return None
+        if not isinstance(self.ambient, LowRank) or not self.by_row:
+            raise ValueError("ambient: only used after a fit whose rows had factors of their own, got one")
+        check_row_factors(ambient, n, p)
+        root: Any = self.ambient.factor
+        return inner_factors(root, ambient.factor.to(root))
+
+    def outside(self, B: Float[Tensor, "k q"], regression: Float[Tensor, "k p"]) -> Float[Tensor, "k p"]:
+        """Decoders in data space: those of `inside`, and a regression's where no row measures."""
+        assert isinstance(self.ambient, LowRank)
+        root: Any = self.ambient.factor
+        back = root / root.square().sum(0)
+        return regression + (B - regression @ root) @ back.mT
+
+
+def is_by_row(ambient: Any) -> bool:
+    """Whether a metric has a factor for every row."""
+    return isinstance(ambient, LowRank) and ambient.constant and ambient.factor.ndim == 3  # type: ignore[union-attr]
+
+
+def check_row_factors(ambient: Any, n: int, p: int) -> None:
+    """Raise unless an ambient metric has one factor for each of n rows with p features."""
+    if not (isinstance(ambient, LowRank) and ambient.constant):
+        raise TypeError(f"ambient: expected LowRank with a factor a row, got {type(ambient).__name__}")
+    shape = tuple(ambient.factor.shape)  # type: ignore[union-attr]
+    if not is_by_row(ambient) or shape[:2] != (n, p):
+        raise ValueError(f"ambient: expected factors ({n}, {p}, r), one a row, got {shape}")
+
+
+def read_ambient(ambient: Any, n: int, p: int) -> tuple[Constant | None, RowMetrics | None]:
+    """The metric that all rows share, and factors about it where each row has one.
+
+    Raises:
+        ValueError, TypeError: a metric that does not fit.
+    """
+    if ambient is None:
+        return None, None
+    if not (isinstance(ambient, Constant) and ambient.constant):
+        raise TypeError(
+            "ambient: expected Euclidean, Diagonal or LowRank with one factor, or one a row, got "
+            f"{type(ambient).__name__}"
+        )
+    if ambient.features not in (None, p):
+        raise ValueError(
+            f"ambient: expected a metric of {p} features, got {ambient.features}; pass U with W = U Uᵀ, not W"
+        )
+    if not is_by_row(ambient):
+        return ambient, None
+    check_row_factors(ambient, n, p)
+    metrics = about_mean(ambient.factor)  # type: ignore[arg-type]
+    return LowRank(metrics.root), metrics
+
+
+def new_frame(
+    Z: Float[Tensor, "n p"], offset: Any, ambient: Constant | None, center_by: Any, *, by_row: bool = False
+) -> Frame:
     """The frame that rows of a fit ask for.
 
     Args:
         Z: the rows, (n, p).
-        offset, ambient: options of the estimator.
+        offset: option of the estimator.
+        ambient: metric that rows share, of `read_ambient`.
         center_by: of `fit`.
+        by_row: whether rows have factors of their own.
     Raises:
-        ValueError, TypeError: a metric or an offset that does not fit.
+        ValueError, TypeError: an offset that does not fit.
     """
     p = Z.shape[1]
-    if ambient is not None and not (isinstance(ambient, Constant) and ambient.constant):
-        raise TypeError(
-            f"ambient: expected Euclidean, Diagonal or LowRank with one factor, got {type(ambient).__name__}"
-        )
-    if ambient is not None and ambient.features not in (None, p):
-        raise ValueError(
-            f"ambient: expected a metric of {p} features, got {ambient.features}; pass U with W = U Uᵀ, not W"
-        )
     means, names = (None, ()) if center_by is None else group_means(Z, group_names(center_by, len(Z)))
     if isinstance(offset, str):
         check_choice("offset", offset, ("mean",))
         left = Z if means is None else Z - Frame(None, means, names, None).taken(Z, center_by)
-        return Frame(left.mean(0), means, names, ambient)
+        return Frame(left.mean(0), means, names, ambient, by_row)
     if offset is not None:
         offset = torch.as_tensor(np.asarray(offset)).to(Z)
         if offset.shape != (p,):
             raise ValueError(f"offset: expected 'mean' or ({p},), got shape {tuple(offset.shape)}")
-    return Frame(offset, means, names, ambient)
+    return Frame(offset, means, names, ambient, by_row)
 
 
 def group_names(center_by: Any, n: int) -> list[Any]:

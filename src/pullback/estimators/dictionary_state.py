@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from pullback import charts as rooms
+from pullback.ambient.base import Constant
+from pullback.ambient.fisher import Gaussian
+from pullback.ambient.linear import Diagonal, Euclidean, LowRank
 from pullback.estimators.dictionary_rows import Frame, Given
 from pullback.estimators.registry import describe, is_omitted, rebuild
 from pullback.io import FormatError, load_model
@@ -25,7 +28,8 @@ from pullback.typing import Chart
 NAME = "ManifoldDictionary"
 KNOWN = (rooms.Circle, rooms.Interval, rooms.Plane, rooms.Sphere, rooms.Torus, rooms.Line, rooms.Points)
 CODES = ("indices", "weights", "coords", "coord_sd", "residual", "converged")
-SIZES = ("gate", "n_active", "entropy", "tau", "open_cost", "s2", "scale")
+AMBIENTS = {cls.__name__: cls for cls in (Euclidean, Diagonal, Gaussian, LowRank)}
+SIZES = ("gate", "n_active", "entropy", "tau", "open_cost", "s2", "scale", "share")
 
 
 def described_chart(chart: Any) -> dict[str, Any]:
@@ -81,6 +85,8 @@ def _option(name: str, value: Any) -> Any:
         return {"listed": None, "many": False}
     if name in ("init", "callback") and not isinstance(value, str | None):
         return None
+    if name == "ambient":  # the frame holds what all rows share of it
+        return None
     return describe(name, value)
 
 
@@ -95,10 +101,39 @@ def _restored_option(name: str, value: Any, features: int) -> Any:
     return None if is_omitted(value) else rebuild(name, value, n_features=features)
 
 
+def described_ambient(ambient: Constant | None) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+    """A metric as its class with plain options, and its tensors."""
+    if ambient is None:
+        return None, {}
+    given = {field.name: getattr(ambient, field.name) for field in fields(ambient)}  # type: ignore[arg-type]
+    tensors = {f"ambient.{name}": value for name, value in given.items() if isinstance(value, Tensor)}
+    plain = {name: value for name, value in given.items() if not isinstance(value, Tensor)}
+    return {"class": type(ambient).__name__, **plain}, tensors
+
+
+def rebuilt_ambient(settings: dict[str, Any] | None, tensors: dict[str, Tensor]) -> Constant | None:
+    """The metric of its description.
+
+    Raises:
+        FormatError: a class that is not known.
+    """
+    if settings is None:
+        return None
+    plain = dict(settings)
+    name = plain.pop("class", None)
+    if name not in AMBIENTS:
+        raise FormatError(f"ambient: expected one of {', '.join(AMBIENTS)}, got {name!r}")
+    kept: dict[str, Any] = {
+        key.removeprefix("ambient."): value for key, value in tensors.items() if key.startswith("ambient.")
+    }
+    return AMBIENTS[name](**plain, **kept)
+
+
 def dictionary_state(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Settings and tensors of a fitted dictionary."""
     encoder, frame, told = model._encoder, model._frame, model.diagnostics_
     names = getattr(model, "feature_names_in_", None)
+    ambient, measuring = described_ambient(frame.ambient)
     plain = {
         field.name: getattr(told, field.name)
         for field in fields(told)
@@ -113,7 +148,8 @@ def dictionary_state(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
             "charts": [described_chart(chart) for chart in encoder.layout.charts],
             "encoder": {name: getattr(encoder, name) for name in SIZES},
             "groups": [name if isinstance(name, str | int | float) else str(name) for name in frame.groups],
-            "ambient": None if frame.ambient is None else describe("ambient", frame.ambient),
+            "ambient": ambient,
+            "by_row": frame.by_row,
             "tensors": isinstance(model.components_, Tensor),
             "diagnostics": plain,
             "topology": [described_topology(topology) for topology in told.topology],
@@ -129,6 +165,7 @@ def dictionary_state(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "lam": model._lam,
         "usage": torch.as_tensor(np.asarray(told.usage)),
     }
+    tensors |= measuring
     tensors |= {f"codes.{name}": torch.as_tensor(getattr(model.codes_, name)) for name in CODES}
     for name in ("offset", "means"):
         if getattr(frame, name) is not None:
@@ -169,13 +206,15 @@ def _filled(cls: type, config: dict[str, Any], tensors: dict[str, Tensor]) -> An
         model.feature_names_in_ = np.asarray(fitted["feature_names_in_"], dtype=object)
     layout = Layout(tuple(rebuilt_chart(chart) for chart in fitted["charts"]))
     model._encoder = Encoder(layout, tensors["encoder"], **fitted["encoder"])
-    ambient = fitted["ambient"]
     model._frame = Frame(
         tensors.get("offset"),
         tensors.get("means"),
         tuple(fitted["groups"]),
-        None if ambient is None else rebuild("ambient", ambient, n_features=features),
+        rebuilt_ambient(fitted["ambient"], tensors),
+        bool(fitted["by_row"]),
     )
+    # factors of rows belong to the rows
+    model.ambient = None if model._frame.by_row else model._frame.ambient
     model._lam, model._rho, model._seen = tensors["lam"], fitted["rho"], fitted["seen"]
     model._moments = None
     if "moments" in fitted:

@@ -51,18 +51,21 @@ class FittedDictionary(BaseEstimator, ABC):
 
     # use
 
-    def transform(self, Z: Any, *, center_by: Any = None) -> SparseCodes:
+    def transform(self, Z: Any, *, center_by: Any = None, ambient: Any = None) -> SparseCodes:
         """Codes of rows from nothing: atoms, weights, coordinates and their deviations.
 
         Args:
             Z: rows, (N, p).
             center_by: names of the nuisance factor, (N,), if `fit` had one: groups that the fit did not see
                 get the mean of the rows given here.
+            ambient: LowRank with a factor for each of these rows, (N, p, r), if rows of `fit` had some: codes
+                and residuals are by them. None measures all rows by the mean of the fit.
         Raises:
             NotFittedError: before `fit`. ValueError: another width, or rows that are not finite.
         """
         given = self._ready(Z)
-        codes = self._encoder.codes(self._inner(given, center_by))
+        factors = self._frame.factors(ambient, *given.rows.shape)
+        codes = self._encoder.codes(self._inner(given, center_by), factors=factors)
         return self._returned(codes, given)
 
     def inverse_transform(self, codes: SparseCodes) -> Any:

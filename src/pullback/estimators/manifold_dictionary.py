@@ -14,7 +14,7 @@ from pullback.estimators.dictionary_options import (
     read_labels,
     read_row_weights,
 )
-from pullback.estimators.dictionary_rows import Given, new_frame
+from pullback.estimators.dictionary_rows import Given, is_by_row, new_frame, read_ambient
 from pullback.estimators.fitted_dictionary import FittedDictionary
 from pullback.estimators.rows import draw_seed
 from pullback.models.dictionary.alarms import log_alarms
@@ -25,6 +25,7 @@ from pullback.models.dictionary.diagnostics import diagnose_fit
 from pullback.models.dictionary.journal import UNKEPT, Journal
 from pullback.models.dictionary.latents import rows_of_latents
 from pullback.models.dictionary.restarts import DictionaryFit, fit_dictionary
+from pullback.models.dictionary.row_metrics import RowMetrics
 from pullback.models.dictionary.transforming import Encoder
 from pullback.validation import check_whole
 
@@ -60,7 +61,9 @@ class ManifoldDictionary(FittedDictionary):
             only), a fitted dictionary, or the group of every row.
         n_restarts: starts at most, each from another view of the data; fewer if one reaches the noise.
         ambient: metric of data space (`pullback.ambient`) that the misfit is measured in: Euclidean, Diagonal
-            or LowRank with one factor for all rows; None for Euclidean.
+            or LowRank with one factor for all rows; None for Euclidean. LowRank with a factor for every row,
+            (N, p, r), for noise or gaps that differ from row to row (experimental): charts and starts are
+            found in the mean metric, then decoders by conjugate gradients, and codes, by each row's own.
         offset: b0: None for 0, "mean", or an array (p,). Never subtract the mean of sums.
         solver: "alternating", or "adam", which moves decoders by gradients instead: slower, to compare
             with, and a pattern for losses of your own on ``module_``.
@@ -156,6 +159,7 @@ class ManifoldDictionary(FittedDictionary):
             row_weights: w >= 0, (N,).
             center_by: names of a nuisance factor, (N,), whose means are subtracted first.
             labels: values of an atom, (N,), NaN where unknown, as {atom: values}; a plain array where K = 1.
+                While the fit lasts, labelled rows that use the atom stay where the labels put them.
         Returns:
             The estimator itself. After the checks nothing is raised: a fit that did not come to rest says so
             in ``diagnostics_``.
@@ -167,7 +171,8 @@ class ManifoldDictionary(FittedDictionary):
         given = self._read(Z, reset=True)
         n, device = len(given.rows), given.rows.device
         weights = read_row_weights(row_weights, n)
-        self._frame = new_frame(given.rows, self.offset, self.ambient, center_by)
+        shared, metrics = read_ambient(self.ambient, n, given.rows.shape[1])
+        self._frame = new_frame(given.rows, self.offset, shared, center_by, by_row=metrics is not None)
         rows = self._frame.inside(given.rows.double() - self._frame.taken(given.rows, center_by).double())
         seed = resumed_seed(self, draw_seed(self.random_state))
 
@@ -185,6 +190,7 @@ class ManifoldDictionary(FittedDictionary):
                 labels=None if values is None else {k: v.to(device) for k, v in values.items()},
                 generator=torch.Generator().manual_seed(seed),
                 callback=self.callback,
+                metrics=metrics,
                 journal=journal,
             )
 
@@ -196,7 +202,7 @@ class ManifoldDictionary(FittedDictionary):
             else:
                 found = fitted(K, journal.at("fit"))
             outer = given.rows.double() - self._frame.taken(given.rows, center_by).double()
-            self._settle(found, rows, outer, given, options.n_active)
+            self._settle(found, rows, outer, given, options.n_active, metrics)
             if not found.interrupted:
                 journal.finish()
         return self
@@ -204,7 +210,8 @@ class ManifoldDictionary(FittedDictionary):
     def fit_transform(self, Z: Any, y: Any = None, **options: Any) -> SparseCodes:
         """Fit, and the codes of the same rows."""
         self.fit(Z, y, **options)
-        return self.transform(Z, center_by=options.get("center_by"))
+        ambient = self.ambient if self._frame.by_row else None
+        return self.transform(Z, center_by=options.get("center_by"), ambient=ambient)
 
     def partial_fit(self, Z: Any, y: Any = None) -> "ManifoldDictionary":
         """Learn from a batch of rows of a stream; the first one is fitted as by `fit`.
@@ -214,7 +221,11 @@ class ManifoldDictionary(FittedDictionary):
         Args:
             Z: rows, (N, p).
             y: ignored.
+        Raises:
+            ValueError: a metric with a factor a row, which the next rows do not have.
         """
+        if self._frame.by_row if hasattr(self, "atoms_") else is_by_row(self.ambient):
+            raise ValueError("ambient: expected a metric that all rows of a stream share, got a factor a row")
         if not hasattr(self, "atoms_"):
             self.fit(Z)
             return self
@@ -254,19 +265,33 @@ class ManifoldDictionary(FittedDictionary):
 
     # inside
 
-    def _settle(self, found: DictionaryFit, rows: Tensor, outer: Tensor, given: Given, n_active: int) -> None:
+    def _settle(
+        self,
+        found: DictionaryFit,
+        rows: Tensor,
+        outer: Tensor,
+        given: Given,
+        n_active: int,
+        metrics: RowMetrics | None,
+    ) -> None:
         """Fitted attributes."""
         fit = found.best.fit
         layout, s2 = fit.layout, fit.s2
-        cost = rows.shape[1] * s2 / 8 if self.open_cost is None else float(self.open_cost)
+        share = 1.0 if metrics is None else metrics.share
+        factors = None if metrics is None else metrics.factors
+        cost = rows.shape[1] * share * s2 / 8 if self.open_cost is None else float(self.open_cost)
         entropy, tau = _last(self.entropy, self.max_sweeps), _last(self.tau, self.max_sweeps)
         # as a file gives them back: products round differently for transposed memory
         decoders = fit.B.contiguous()
-        self._encoder = Encoder(layout, decoders, self.gate, n_active, entropy, tau, cost, s2, fit.scale)
+        self._encoder = Encoder(
+            layout, decoders, self.gate, n_active, entropy, tau, cost, s2, fit.scale, share
+        )
         B = fit.B
         if self._frame.ambient is not None:
             # the same regression, of the rows as they are
             B = solve(layout, gather(layout, fit.codes, outer), fit.decoders.lam, fit.decoders.rho).B
+            if self._frame.by_row:
+                B = self._frame.outside(fit.B, B)
         self._moments, self._seen = None, 0
         self._lam, self._rho = fit.decoders.lam, fit.decoders.rho
         self._publish(B, given)
@@ -275,8 +300,8 @@ class ManifoldDictionary(FittedDictionary):
             if fit.codes.logits is not None
             else replace(fit.codes, weights=fit.codes.weights / fit.scale)
         )
-        self.codes_ = self._returned(self._encoder.codes(rows, inside), given)
-        self.diagnostics_ = diagnose_fit(found, rows)
+        self.codes_ = self._returned(self._encoder.codes(rows, inside, factors), given)
+        self.diagnostics_ = diagnose_fit(found, rows, factors)
         log_alarms(self.diagnostics_.alarms)
         self._moments = gather(layout, fit.codes, outer)
 

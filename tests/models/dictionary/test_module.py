@@ -8,10 +8,11 @@ from pullback import charts
 from pullback.models.dictionary.alone import spread
 from pullback.models.dictionary.amortised import AmortisedEncoder
 from pullback.models.dictionary.codes import Codes, SparseCodes
+from pullback.models.dictionary.gram import projected
 from pullback.models.dictionary.module import ManifoldDictionaryModule
 from pullback.models.dictionary.parametrization import coords_of, raw_of, raw_weight, raw_width, weight_of
 from pullback.models.dictionary.row_step import step_rows
-from pullback.models.dictionary.softmax_step import projected, step_softmax
+from pullback.models.dictionary.softmax_step import step_softmax
 from pullback.penalties import IsometryPenalty
 from sums import dense, layout_of, oracle
 

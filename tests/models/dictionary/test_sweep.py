@@ -7,6 +7,7 @@ import torch
 
 from planted import planted
 from pullback.models.dictionary.iterate import SweepState
+from pullback.models.dictionary.restarts import fit_dictionary
 from pullback.models.dictionary.scores import effective_atoms, support_f1
 from pullback.models.dictionary.sweep import alternate
 from pullback.models.dictionary.sweep_options import SweepOptions
@@ -120,3 +121,25 @@ def test_columns_without_variance_and_repeated_rows() -> None:
     fit = alternate(layout, Z, start.rows(again), SweepOptions(gate="softmax", max_sweeps=6, isometry=0.0))
     assert bool(torch.isfinite(fit.reconstruction()).all())
     assert float(fit.B[:, -2:].abs().max()) <= 1e-9
+
+
+@pytest.mark.parametrize("mixing", ["single", "additive"])
+def test_labelled_coordinates_stay_and_others_follow(mixing: str) -> None:
+    rows = planted(500, mixing, kinds=("circle", "circle"), p=20, seed=2)
+    values = rows.t[0][:, 0].clone()
+    values[::3] = torch.nan
+    soft = mixing == "single"
+    options = SweepOptions(gate="softmax" if soft else "amplitude", n_active=2, max_sweeps=8)
+    found = fit_dictionary(
+        rows.Z, 2, "circle", options, init=rows.A.argmax(1), labels={0: values}, n_restarts=1
+    )
+    codes = found.best.fit.codes
+    row, slot = ((codes.atoms == 0) & (codes.weights > 0.3)).nonzero(as_tuple=True)
+    labelled = ~torch.isnan(values[row])
+    at = codes.coords[row, slot, 0]
+    assert torch.equal(at[labelled], values[row][labelled])
+    used = rows.A[row, 0] > 0
+    assert int((~labelled & used).sum()) > 40
+    # no turn or reflection is left free, and the labels' speed is kept
+    apart = torch.exp(1j * (at - rows.t[0][row, 0]))[~labelled & used]
+    assert float(apart.mean().real) > 0.99

@@ -13,7 +13,7 @@ from pullback.models.dictionary.gradient_fit import descend
 from pullback.models.dictionary.iterate import Alternated, SweepState
 from pullback.models.dictionary.journal import Journal
 from pullback.models.dictionary.known_start import dictionary_start, group_start
-from pullback.models.dictionary.labelled import fit_labelled, known, label_coordinates
+from pullback.models.dictionary.labelled import KnownCoordinates, fit_labelled
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.pure_fit import fit_pure, pure_of
 from pullback.models.dictionary.pure_start import pure_start
@@ -89,6 +89,10 @@ class Task:
         """Whether labels say where every atom is."""
         return len(self.labels) == self.n_atoms
 
+    def known(self, layout: Layout) -> KnownCoordinates | None:
+        """Coordinates that labels fix."""
+        return KnownCoordinates.of(layout, self.labels) if self.labels else None
+
 
 def attempt_fit(task: Task, options: SweepOptions, view: View, journal: Journal) -> Attempt:
     """A start from a view, and its fit.
@@ -119,7 +123,8 @@ def attempt_fit(task: Task, options: SweepOptions, view: View, journal: Journal)
         # nothing is left to be found: coordinates stay where the labels put them
         options = replace(options, max_sweeps=1, gauge=False)
     layout = Layout(start.charts)
-    given = {"row_weights": task.row_weights, "lam": start.lam, "callback": task.callback}
+    stays = task.known(layout)
+    given = {"row_weights": task.row_weights, "lam": start.lam, "callback": task.callback, "known": stays}
     if task.solver == "adam":
         fit = descend(layout, Z, start.codes, options, **given)
     else:
@@ -203,11 +208,4 @@ def _labelled(Z: Tensor, start: Start, labels: Mapping[int, Tensor], options: Sw
             block = block / size.clamp_min(1e-300)
         B[layout.block(k)] = block
     codes = dictionary_start(Z, layout, B, options).codes
-    coords = codes.coords.clone()
-    for k, values in labels.items():
-        mine = (codes.atoms == k) & known(values).unsqueeze(1)
-        row, slot = mine.nonzero(as_tuple=True)
-        t = torch.zeros(len(Z), 1, dtype=coords.dtype, device=coords.device)
-        t[known(values)] = label_coordinates(layout.charts[k], values[known(values)].double())
-        coords[row, slot, :1] = t[row]
-    return replace(start, codes=replace(codes, coords=coords), lam=None)
+    return replace(start, codes=KnownCoordinates.of(layout, labels).put(codes), lam=None)

@@ -173,7 +173,7 @@ class DecoderFit:
         """The same regression with other decoders: their misfit and noise level."""
         rss = _misfit(moments, B)
         s2 = self.s2 * rss / self.rss if self.rss > 0 else 0.0
-        return replace(self, B=B, rss=rss, s2=s2, rough=_rough(layout, B))
+        return replace(self, B=B, rss=rss, s2=s2, rough=rough_sums(layout, B))
 
     @property
     def penalty(self) -> float:
@@ -211,7 +211,7 @@ def solve(layout: Layout, moments: Moments, lam: Float[Tensor, " k"], rho: float
     trace = (torch.cholesky_inverse(factor) * moments.XX).sum() if layout.total else moments.ZZ.new_zeros(())
     rss = _misfit(moments, B)
     left = moments.rows * p - p * float(trace) - moments.latents
-    rough = _rough(layout, B)
+    rough = rough_sums(layout, B)
     return DecoderFit(B, A, factor, lam, ridge, float(trace), rss, rss / max(left, 1.0), rough, retries)
 
 
@@ -221,7 +221,7 @@ def _misfit(moments: Moments, B: Tensor) -> float:
     return max(float(rss), torch.finfo(torch.float64).eps * float(moments.ZZ))
 
 
-def _rough(layout: Layout, B: Tensor) -> Tensor:
+def rough_sums(layout: Layout, B: Tensor) -> Tensor:
     """tr(B_kᵀ S_k B_k) of every atom."""
     blocks = ((B[layout.block(k)], chart.roughness.to(B)) for k, chart in enumerate(layout.charts))
     return torch.stack([(block * (S @ block)).sum() for block, S in blocks])

@@ -10,6 +10,7 @@ from torch import Tensor
 from pullback.models.dictionary.alarms import Alarm, fit_alarms
 from pullback.models.dictionary.codes import Codes
 from pullback.models.dictionary.gauge import isometry_residual, speed_variation
+from pullback.models.dictionary.gram import whitened
 from pullback.models.dictionary.restarts import DictionaryFit
 from pullback.models.dictionary.scores import effective_atoms
 from pullback.models.dictionary.topology import Topology
@@ -70,17 +71,21 @@ class FitDiagnostics:
     alarms: tuple[Alarm, ...] = field(default=())
 
 
-def diagnose_fit(found: DictionaryFit, Z: Float[Tensor, "n p"]) -> FitDiagnostics:
+def diagnose_fit(
+    found: DictionaryFit, Z: Float[Tensor, "n p"], factors: Float[Tensor, "n p r"] | None = None
+) -> FitDiagnostics:
     """Diagnostics of a fit.
 
     Args:
         found: all attempts.
         Z: the rows.
+        factors: by which every row is measured; None where all are measured alike.
     """
     best = found.best
     fit, codes = best.fit, best.fit.codes
     layout = fit.layout
-    spread = float((Z.double() - Z.double().mean(0)).square().sum())
+    apart = Z.double() - Z.double().mean(0)
+    spread = float((apart if factors is None else whitened(apart, factors)).square().sum())
     usage = codes.usage(layout.K).cpu().numpy()
     gauge = []
     for k, chart in enumerate(layout.charts):

@@ -3,18 +3,20 @@
 Everything is read from C = Z Bᵀ and G = B Bᵀ, free of p; rows are in units of their spread.
 """
 
+from copy import copy
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pullback.models.dictionary.alone import SHORT
-from pullback.models.dictionary.codes import Codes, join
+from pullback.models.dictionary.codes import Codes
 from pullback.models.dictionary.decoder_step import DENSE_UP_TO, design
+from pullback.models.dictionary.gram import Gram, Projected, fitted, local, measured, projected, rows_of
 from pullback.models.dictionary.layout import Layout, Places
 from pullback.models.dictionary.row_step import RowSteps, step_rows
-from pullback.models.dictionary.softmax_step import Projected, projected, step_softmax
+from pullback.models.dictionary.softmax_step import step_softmax
 
 TINY = 1e-300
 ENTRIES = 2**20
@@ -34,20 +36,32 @@ class _Candidates:
 
 
 class _Grids:
-    """All atoms on the grids of their charts."""
+    """All atoms on the grids of their charts.
 
-    def __init__(self, layout: Layout, gram: Float[Tensor, "k k"]):
+    Attributes:
+        sizes: |Φ B|² of a kind's atoms at its points, (atoms, 1, g), or as every row sees it, (atoms, n, g).
+    """
+
+    def __init__(self, layout: Layout, gram: Gram):
         self.layout = layout
         self.grids = layout.grids(gram)
         self.sizes = []
         for (_, basis), (_, atoms) in zip(self.grids, layout.kinds, strict=True):
-            blocks = torch.stack([gram[layout.block(k), layout.block(k)] for k in atoms])
-            size = ((basis @ blocks) * basis).sum(2)
-            self.sizes.append(size.clamp_min(SHORT * size.mean(1, keepdim=True).clamp_min(TINY)))
+            blocks = torch.stack([gram[..., layout.block(k), layout.block(k)] for k in atoms])
+            size = ((basis @ blocks) * basis).sum(-1).view(len(atoms), -1, len(basis))
+            self.sizes.append(size.clamp_min(SHORT * size.mean(2, keepdim=True).clamp_min(TINY)))
         self.columns = [
             torch.cat([torch.arange(layout.offsets[k], layout.offsets[k + 1]) for k in atoms]).to(gram.device)
             for _, atoms in layout.kinds
         ]
+
+    def rows(self, at: Int[Tensor, " m"]) -> "_Grids":
+        """As some of the rows see them."""
+        if all(size.shape[1] == 1 for size in self.sizes):
+            return self
+        part = copy(self)
+        part.sizes = [size[:, at] for size in self.sizes]
+        return part
 
     def best(self, R: Float[Tensor, "n k"], unit: bool) -> _Candidates:
         """How much ½ RSS falls by opening an atom: with the best weight, or with weight 1 where ``unit``."""
@@ -59,11 +73,13 @@ class _Grids:
             blocks = blocks.view(len(R), len(atoms), chart.M).transpose(0, 1)
             table = basis.mT.expand(len(atoms), -1, -1)
             if unit:
-                best = torch.baddbmm(size.unsqueeze(1), blocks, table, beta=-0.5).max(2)
+                best = torch.baddbmm(size, blocks, table, beta=-0.5).max(2)
                 value = best.values
             else:
                 # in units of the point's length, so that the largest score has the largest gain
-                best = (blocks @ (table * (2 * size).rsqrt().unsqueeze(1))).max(2)
+                unit_length = (2 * size).rsqrt()
+                alike = size.shape[1] == 1
+                best = (blocks @ (table * unit_length) if alike else (blocks @ table) * unit_length).max(2)
                 value = best.values.clamp_min(0).square()
             gain[:, atoms], point[:, atoms] = value.mT, best.indices.mT
         return _Candidates(gain, point)
@@ -88,7 +104,8 @@ class _Grids:
             rows = (kind == i).nonzero().flatten()
             within = torch.empty(self.layout.K, dtype=torch.long, device=atoms.device)
             within[members] = torch.arange(len(members), device=atoms.device)
-            size[rows] = sizes[within[atoms[rows]], point[rows]]
+            seen = rows if sizes.shape[1] > 1 else torch.zeros_like(rows)
+            size[rows] = sizes[within[atoms[rows]], seen, point[rows]]
         return (R.gather(1, columns) * value).sum(1) / size
 
 
@@ -98,6 +115,7 @@ def encode(
     B: Float[Tensor, "k p"],
     n_active: int,
     open_cost: float,
+    factors: Float[Tensor, "n p r"] | None = None,
 ) -> RowSteps:
     """Amplitude codes of rows.
 
@@ -110,30 +128,32 @@ def encode(
         B: decoders of unit size, (M_tot, p).
         n_active: most atoms a row, m.
         open_cost: c_open, in the same units; p σ²/8.
+        factors: U_i by which every row is measured, (n, p, r); None where all are measured alike.
     """
-    gram = B @ B.mT
-    grids = _Grids(layout, gram)
-    most = max(
-        len(basis) * len(atoms) for (_, basis), (_, atoms) in zip(grids.grids, layout.kinds, strict=True)
-    )
-    size = max(1, ENTRIES // max(most, layout.total, Z.shape[1]))
+    most = max(len(chart.grid()) * len(atoms) for chart, atoms in layout.kinds)
+    wide = 0 if factors is None else layout.total * max(layout.total, factors.shape[2])
+    size = max(1, ENTRIES // max(most, layout.total, Z.shape[1], wide))
+    gram = B @ B.mT if factors is None else None
+    grids = None if gram is None else _Grids(layout, gram)
     parts = []
     for begin in range(0, max(len(Z), 1), size):
-        C = Z[begin : begin + size].to(B) @ B.mT
-        parts.append(_prune(layout, C, gram, _pursue(layout, grids, C, gram, n_active, open_cost), open_cost))
-    names = ("damping", "value", "accepted", "slope")
-    columns = [torch.cat([getattr(part, name) for part in parts]) for name in names]
-    return RowSteps(join([part.codes for part in parts]), *columns)
+        at = slice(begin, begin + size)
+        seen = measured(Z[at], B, None if factors is None else factors[at])
+        C, G = seen.correlations, seen.gram if gram is None else gram
+        points = _Grids(layout, G) if grids is None else grids
+        parts.append(_prune(layout, C, G, _pursue(layout, points, C, G, n_active, open_cost), open_cost))
+    return RowSteps.joined(parts)
 
 
-def _pursue(layout: Layout, grids: _Grids, C: Tensor, gram: Tensor, m: int, open_cost: float) -> RowSteps:
+def _pursue(layout: Layout, grids: _Grids, C: Tensor, gram: Gram, m: int, open_cost: float) -> RowSteps:
     n = len(C)
     atoms = torch.full((n, m), -1, dtype=torch.long, device=C.device)
     codes = Codes(atoms, C.new_zeros(n, m), C.new_zeros(n, m, layout.widths[2]))
     growing = torch.arange(n, device=C.device)
     for slot in range(m):
-        R = residual_correlations(layout, C[growing], gram, _slots(codes.rows(growing), slot))
-        found = grids.best(R, unit=False)
+        seen, points = rows_of(gram, growing), grids.rows(growing)
+        R = residual_correlations(layout, C[growing], seen, _slots(codes.rows(growing), slot))
+        found = points.best(R, unit=False)
         opened = codes.atoms[growing, :slot]
         found.gain.scatter_(1, opened, -1.0)
         best = found.gain.max(1)
@@ -141,12 +161,13 @@ def _pursue(layout: Layout, grids: _Grids, C: Tensor, gram: Tensor, m: int, open
         growing, R, best_atom = growing[paid], R[paid], best.indices[paid]
         if not len(growing):
             break
+        seen, points = rows_of(gram, growing), grids.rows(growing)
         point = found.point[paid].gather(1, best_atom.unsqueeze(1)).squeeze(1)
         codes.atoms[growing, slot] = best_atom
-        codes.weights[growing, slot] = grids.weight(R, best_atom, point)
-        codes.coords[growing, slot] = grids.coords(best_atom, point)
+        codes.weights[growing, slot] = points.weight(R, best_atom, point)
+        codes.coords[growing, slot] = points.coords(best_atom, point)
         steps = LAST if slot == m - 1 else REFINED
-        moved = step_rows(layout, C[growing], gram, _slots(codes.rows(growing), slot + 1), steps=steps).codes
+        moved = step_rows(layout, C[growing], seen, _slots(codes.rows(growing), slot + 1), steps=steps).codes
         codes.weights[growing, : slot + 1] = moved.weights
         codes.coords[growing, : slot + 1] = moved.coords
     return step_rows(layout, C, gram, codes, steps=1)
@@ -157,13 +178,13 @@ def _slots(codes: Codes, m: int) -> Codes:
 
 
 def residual_correlations(
-    layout: Layout, C: Float[Tensor, "n k"], gram: Float[Tensor, "k k"], codes: Codes
+    layout: Layout, C: Float[Tensor, "n k"], gram: Gram, codes: Codes
 ) -> Float[Tensor, "n k"]:
     """R = C - X G, (n, M_tot): what is left of each row against all basis functions."""
     if codes.atoms.shape[1] == 0:
         return C
-    if layout.total <= DENSE_UP_TO:
-        return C - design(layout, codes) @ gram
+    if layout.total <= DENSE_UP_TO or gram.ndim == 3:
+        return C - fitted(design(layout, codes), gram)
     places = Places.of(layout, codes.atoms)
     u = places.values(codes.coords) * codes.weights.unsqueeze(2)
     R, columns = C.clone(), places.columns().view_as(u)
@@ -173,7 +194,7 @@ def residual_correlations(
     return R
 
 
-def _prune(layout: Layout, C: Tensor, gram: Tensor, found: RowSteps, open_cost: float) -> RowSteps:
+def _prune(layout: Layout, C: Tensor, gram: Gram, found: RowSteps, open_cost: float) -> RowSteps:
     """Close atoms one at a time while the cheapest of a row raises ½ RSS by less than it costs."""
     codes, damping = found.codes, found.damping
     m = codes.atoms.shape[1]
@@ -181,7 +202,7 @@ def _prune(layout: Layout, C: Tensor, gram: Tensor, found: RowSteps, open_cost: 
     rows = torch.arange(len(C), device=C.device)
     for _ in range(m):
         part = codes.rows(rows)
-        rise = _closing(layout, C[rows], gram, part)
+        rise = _closing(layout, C[rows], rows_of(gram, rows), part)
         cheapest = rise.min(1)
         closing = cheapest.values < open_cost
         rows = rows[closing]
@@ -190,23 +211,22 @@ def _prune(layout: Layout, C: Tensor, gram: Tensor, found: RowSteps, open_cost: 
         slot = cheapest.indices[closing]
         codes.atoms[rows, slot] = -1
         codes.weights[rows, slot] = 0.0
-        moved = step_rows(layout, C[rows], gram, codes.rows(rows), steps=REFINED)
+        moved = step_rows(layout, C[rows], rows_of(gram, rows), codes.rows(rows), steps=REFINED)
         codes.weights[rows], codes.coords[rows] = moved.codes.weights, moved.codes.coords
         value[rows], accepted[rows], slope[rows] = moved.value, moved.accepted, moved.slope
         damping[rows] = moved.damping
     return RowSteps(codes, damping, value, accepted, slope)
 
 
-def _closing(layout: Layout, C: Tensor, gram: Tensor, codes: Codes) -> Float[Tensor, "n m"]:
+def _closing(layout: Layout, C: Tensor, gram: Gram, codes: Codes) -> Float[Tensor, "n m"]:
     """How much ½ RSS rises by closing each open atom, the others held: u_k R_k + ½ u_k G_kk u_k."""
     places = Places.of(layout, codes.atoms)
     n, m = codes.atoms.shape
     u = places.values(codes.coords) * codes.weights.unsqueeze(2)
     columns = places.columns()
-    local = gram[columns.unsqueeze(2), columns.unsqueeze(1)]
-    fitted = (local @ u.view(n, -1, 1)).view_as(u)
-    R = C.gather(1, columns).view_as(u) - fitted
-    blocks = local.view(n, m, u.shape[2], m, u.shape[2]).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
+    table = local(gram, columns)
+    R = C.gather(1, columns).view_as(u) - (table @ u.view(n, -1, 1)).view_as(u)
+    blocks = table.view(n, m, u.shape[2], m, u.shape[2]).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
     own = ((blocks @ u.unsqueeze(3)).squeeze(3) * u).sum(2)
     rise = (u * R).sum(2) + own / 2
     return torch.where(codes.atoms < 0, torch.inf, rise)
@@ -220,6 +240,7 @@ def encode_softmax(
     tau: float = 1.0,
     entropy: float = 0.05,
     steps: int = SOFTMAX_STEPS,
+    factors: Float[Tensor, "n p r"] | None = None,
 ) -> RowSteps:
     """Softmax codes of rows: the atom that is nearest on its grid opened, then steps in all logits.
 
@@ -230,18 +251,18 @@ def encode_softmax(
         tau: temperature.
         entropy: λ_H.
         steps: Levenberg-Marquardt steps.
+        factors: U_i by which every row is measured, (n, p, r); None where all are measured alike.
     """
-    target = projected(Z, B)
+    target = projected(Z, B, factors)
     codes = nearest_codes(layout, target, tau)
     return step_softmax(layout, target, codes, steps=steps, tau=tau, entropy=entropy)
 
 
 def nearest_codes(layout: Layout, target: Projected, tau: float) -> Codes:
     """Every atom at its grid point nearest to the row, the nearest of all open."""
-    gram = target.B @ target.B.mT
-    grids = _Grids(layout, gram)
+    grids = _Grids(layout, target.gram)
     n, K = len(target.Y), layout.K
-    found = grids.best(target.Y @ target.B.mT, unit=True)
+    found = grids.best(target.correlations, unit=True)
     coords = target.B.new_zeros(n, K, layout.widths[2])
     for (chart, atoms), (grid, _) in zip(layout.kinds, grids.grids, strict=True):
         coords[:, atoms, : chart.c] = grid[found.point[:, atoms]]

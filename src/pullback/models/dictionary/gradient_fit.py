@@ -12,6 +12,7 @@ from pullback.models.dictionary.alone import spread
 from pullback.models.dictionary.codes import Codes
 from pullback.models.dictionary.decoder_step import DecoderFit, Moments, solve, unit_atoms
 from pullback.models.dictionary.iterate import Alternated, SweepState
+from pullback.models.dictionary.labelled import KnownCoordinates
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.module import ManifoldDictionaryModule
 from pullback.models.dictionary.objective import objective
@@ -35,6 +36,7 @@ def descend(
     row_weights: Float[Tensor, " n"] | None = None,
     lam: Float[Tensor, " k"] | None = None,
     callback: Callable[[SweepState], object] | None = None,
+    known: KnownCoordinates | None = None,
 ) -> Alternated:
     """Fit decoders by Adam and codes by solving for them.
 
@@ -53,6 +55,7 @@ def descend(
         row_weights: w >= 0, (n,).
         lam: first λ, (K,), as in `alternate`.
         callback: called after every sweep; a KeyboardInterrupt keeps the best so far.
+        known: coordinates that stay where labels put them.
     Returns:
         The fit; ``converged`` says whether F came to rest.
     When to use: to compare, or as a pattern for training `ManifoldDictionaryModule` on a loss of your own;
@@ -61,7 +64,15 @@ def descend(
     options = replace(SweepOptions() if options is None else options, gauge=False)
     rule = AdamDecoders(layout, Z.double() / spread(Z), options, row_weights)
     return alternate(
-        layout, Z, start, options, row_weights=row_weights, lam=lam, callback=callback, decoders=rule
+        layout,
+        Z,
+        start,
+        options,
+        row_weights=row_weights,
+        lam=lam,
+        callback=callback,
+        decoders=rule,
+        known=known,
     )
 
 

@@ -1,4 +1,7 @@
-"""Atoms whose coordinates are known for some rows: their decoders by regression on the labels."""
+"""Atoms whose coordinates are known for some rows: decoders by regression on the labels, coordinates held."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -6,6 +9,8 @@ from torch import Tensor
 
 from pullback.charts.isometries import TURN
 from pullback.models.dictionary.alone import ChartFit, fit_chart
+from pullback.models.dictionary.codes import Codes
+from pullback.models.dictionary.layout import Layout
 from pullback.typing import Chart
 
 LABELLED = ("circle", "interval", "points")
@@ -63,3 +68,49 @@ def fit_labelled(chart: Chart, Z: Float[Tensor, "n p"], values: Float[Tensor, " 
     rows = known(values)
     t = label_coordinates(chart, values[rows].double())
     return fit_chart(chart, Z[rows], t, steps=0, reencode=())
+
+
+@dataclass(frozen=True, eq=False)
+class KnownCoordinates:
+    """Where labelled rows are on some atoms; whether they use them is not said.
+
+    Attributes:
+        of_atom: coordinates by atom, (n,), NaN where unknown.
+    """
+
+    of_atom: Mapping[int, Float[Tensor, " n"]]
+
+    @staticmethod
+    def of(layout: Layout, labels: Mapping[int, Float[Tensor, " n"]]) -> "KnownCoordinates":
+        """Coordinates of labels.
+
+        Args:
+            layout: of the atoms.
+            labels: by atom, (n,), NaN where unknown.
+        """
+        found = {}
+        for k, values in labels.items():
+            rows = known(values)
+            t = values.double().clone()
+            t[rows] = label_coordinates(layout.charts[k], t[rows]).flatten()
+            found[k] = t
+        return KnownCoordinates(found)
+
+    def rows(self, at: slice) -> "KnownCoordinates":
+        """Of some of the rows."""
+        return KnownCoordinates({k: t[at] for k, t in self.of_atom.items()})
+
+    def held(self, codes: Codes) -> Bool[Tensor, "n m"]:
+        """Which slots of codes hold an atom whose coordinate is known."""
+        mask = torch.zeros_like(codes.atoms, dtype=torch.bool)
+        for k, t in self.of_atom.items():
+            mask |= (codes.atoms == k) & known(t).unsqueeze(1)
+        return mask
+
+    def put(self, codes: Codes) -> Codes:
+        """Codes with the known coordinates in their places."""
+        coords = codes.coords.clone()
+        for k, t in self.of_atom.items():
+            row, slot = ((codes.atoms == k) & known(t).unsqueeze(1)).nonzero(as_tuple=True)
+            coords[row, slot, 0] = t[row].to(coords)
+        return replace(codes, coords=coords)

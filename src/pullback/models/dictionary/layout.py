@@ -93,10 +93,12 @@ class Layout:
         """Rows of B that belong to atom k."""
         return slice(self.offsets[k], self.offsets[k + 1])
 
-    def padded(self, B: Float[Tensor, "k r"]) -> Float[Tensor, "a m r"]:
-        """B (M_tot, r) as (K, M_max, r), zero beyond M_k."""
-        full = B[self.columns.to(B.device)]
-        return full * self.real.to(B).unsqueeze(2)
+    def padded(self, B: Float[Tensor, "*n k r"]) -> Float[Tensor, "a *n m r"]:
+        """B (M_tot, r) as (K, M_max, r), or that of every row as (K, n, M_max, r); zero beyond M_k."""
+        columns, real = self.columns.to(B.device), self.real.to(B)
+        if B.ndim == 2:
+            return B[columns] * real.unsqueeze(2)
+        return (B[:, columns] * real.unsqueeze(2)).transpose(0, 1)
 
     def roughness(self, lam: Float[Tensor, " k"]) -> Float[Tensor, "m m"]:
         """blockdiag(lam_k S_k), (M_tot, M_tot)."""

@@ -11,11 +11,12 @@ from pullback.charts import as_chart
 from pullback.models.dictionary.codes import Codes, SparseCodes, decode
 from pullback.models.dictionary.decoder_step import unit_atoms
 from pullback.models.dictionary.encoding import encode, encode_softmax
+from pullback.models.dictionary.gram import projected
 from pullback.models.dictionary.implicit import implicit_amplitudes, implicit_softmax
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.objective import objective
 from pullback.models.dictionary.row_step import step_rows
-from pullback.models.dictionary.softmax_step import projected, step_softmax
+from pullback.models.dictionary.softmax_step import step_softmax
 from pullback.models.dictionary.sweep_options import Gate
 from pullback.typing import Chart
 from pullback.validation import (

@@ -19,12 +19,14 @@ from pullback.models.dictionary.attempt import (
     View,
     attempt_fit,
 )
+from pullback.models.dictionary.filling import filled
 from pullback.models.dictionary.iterate import INTERRUPTED, SweepState
 from pullback.models.dictionary.journal import UNKEPT, Journal
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.noise import largest_ratio
+from pullback.models.dictionary.row_metrics import RowMetrics
 from pullback.models.dictionary.start import Kinds
-from pullback.models.dictionary.sweep import gauged
+from pullback.models.dictionary.sweep import alternate, gauged
 from pullback.models.dictionary.sweep_options import SweepOptions
 
 
@@ -80,6 +82,7 @@ def fit_dictionary(
     labels: Mapping[int, Float[Tensor, " n"]] | None = None,
     generator: torch.Generator | None = None,
     callback: Callable[[SweepState], object] | None = None,
+    metrics: RowMetrics | None = None,
     journal: Journal = UNKEPT,
 ) -> DictionaryFit:
     """Fits from several views until one explains all but the noise.
@@ -97,19 +100,23 @@ def fit_dictionary(
         solver: "alternating" of `alternate`, or "adam" of `descend`, which goes on from the first codes and
             leaves out the rounds on pure rows.
         row_weights: w, (n,).
-        labels: values of some atoms, (n,) each, NaN where unknown; their decoders start from them.
+        labels: values of some atoms, (n,) each, NaN where unknown; their decoders start from them, and these
+            coordinates stay.
         generator: of starts.
         callback: of `alternate`.
+        metrics: of rows that are measured each by a factor of its own, Z in the coordinates of
+            their mean: attempts are made on rows as they probably are, and the best goes on by factors.
         journal: keeps every attempt, and what is done of the one under way.
     """
     source = source_of(generator, torch.device("cpu"))
-    task = Task(Z, n_atoms, kinds, init, solver, row_weights, labels or {}, source, callback)
+    likely = Z if metrics is None else filled(Z.double(), metrics)
+    task = Task(likely, n_atoms, kinds, init, solver, row_weights, labels or {}, source, callback)
     journal = journal.drawing(source)
     known: Attempts = journal.once(lambda: Attempts((), journal.clock()))
     ends = math.inf if options.max_seconds is None else known.began + options.max_seconds
     done, interrupted = list(known.done), False
     for view in list(_views(init, n_restarts))[len(done) :]:
-        if done and (_enough(done[-1], Z) or journal.clock() >= ends):
+        if done and (_enough(done[-1], likely) or journal.clock() >= ends):
             break
         left = None if options.max_seconds is None else max(ends - journal.clock(), 0.0)
         # the gauge is for the fit that is kept
@@ -128,9 +135,41 @@ def fit_dictionary(
     by_noise = options.gate == "amplitude"
     ranked = sorted(done, key=lambda one: one.fit.s2 if by_noise else one.objective)
     if options.gauge and not (labels and task.all_labelled):
-        ranked[0] = replace(ranked[0], fit=gauged(ranked[0].fit, Z, options, row_weights))
+        kept = ranked[0].fit
+        kept = gauged(kept, likely, options, row_weights, task.known(kept.layout))
+        ranked[0] = replace(ranked[0], fit=kept)
+    if metrics is not None and not interrupted:
+        left = None if options.max_seconds is None else max(ends - journal.clock(), 0.0)
+        ranked[0] = _by_factors(
+            replace(task, Z=Z), ranked[0], metrics, replace(options, max_seconds=left), journal
+        )
+        interrupted = ranked[0].interrupted
     found = DictionaryFit(tuple(ranked), by_noise)
     return found.broken_off() if interrupted else found
+
+
+def _by_factors(
+    task: Task, kept: Attempt, metrics: RowMetrics, options: SweepOptions, journal: Journal
+) -> Attempt:
+    """A fit that goes on with every row measured by its own factor.
+
+    The spectrum of the rows says nothing of the noise that is left then.
+    """
+    if task.labels and task.all_labelled:
+        options = replace(options, max_sweeps=1, gauge=False)
+    fit = alternate(
+        kept.fit.layout,
+        task.Z,
+        kept.fit.codes,
+        options,
+        row_weights=task.row_weights,
+        lam=kept.fit.decoders.lam,
+        callback=task.callback,
+        metrics=metrics,
+        known=task.known(kept.fit.layout),
+        journal=journal.at("factors"),
+    )
+    return replace(kept, fit=fit, sigma=None, interrupted=fit.interrupted)
 
 
 def _enough(attempt: Attempt, Z: Tensor) -> bool:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pullback.models.dictionary.codes import Codes, join
+from pullback.models.dictionary.gram import Gram, local, rows_of
 from pullback.models.dictionary.layout import Layout, Places
 
 START, LEAST, MOST = 1e-2, 1e-6, 1e6
@@ -47,6 +48,15 @@ class RowSteps:
     accepted: Bool[Tensor, " n"]
     slope: Float[Tensor, " n"]
 
+    @staticmethod
+    def joined(parts: "list[RowSteps]") -> "RowSteps":
+        """Steps of consecutive rows."""
+        if len(parts) == 1:
+            return parts[0]
+        names = ("damping", "value", "accepted", "slope")
+        columns = [torch.cat([getattr(part, name) for part in parts]) for name in names]
+        return RowSteps(join([part.codes for part in parts]), *columns)
+
     @property
     def converged(self) -> Bool[Tensor, " n"]:
         """Whether a row is stationary: its gradient vanishes, or no step lowers it."""
@@ -61,38 +71,45 @@ def fresh_damping(n: int, like: Tensor) -> Float[Tensor, " n"]:
 def step_rows(
     layout: Layout,
     correlations: Float[Tensor, "n k"],
-    gram: Float[Tensor, "k k"],
+    gram: Gram,
     codes: Codes,
     damping: Float[Tensor, " n"] | None = None,
     *,
     steps: int = 2,
     free_weights: bool = True,
+    held: Bool[Tensor, "n m"] | None = None,
 ) -> RowSteps:
     """Damped Gauss-Newton steps on the active atoms of every row; a row takes a step only if it gains by it.
 
     Args:
         layout: of the atoms.
         correlations: C = Z Bᵀ, (n, M_tot), of rows in units of their spread.
-        gram: G = B Bᵀ, (M_tot, M_tot).
+        gram: G = B Bᵀ, (M_tot, M_tot), or that of every row, (n, M_tot, M_tot).
         codes: of the rows; atoms at -1 are left alone.
         damping: (n,); None for a fresh start.
         steps: how many; 0 only evaluates.
         free_weights: whether weights move too, or only coordinates.
+        held: slots whose coordinates stay; None for none.
     """
     n, m = codes.atoms.shape
     damping = fresh_damping(n, gram) if damping is None else damping
     size = max(1, ENTRIES // (m * layout.widths[0]) ** 2)
     if n <= size:
-        return _step_chunk(layout, correlations, gram, codes, damping, steps, free_weights)
+        return _step_chunk(layout, correlations, gram, codes, damping, steps, free_weights, held)
     parts = [
-        _step_chunk(layout, correlations[at], gram, codes.rows(at), damping[at], steps, free_weights)
+        _step_chunk(
+            layout,
+            correlations[at],
+            rows_of(gram, at),
+            codes.rows(at),
+            damping[at],
+            steps,
+            free_weights,
+            None if held is None else held[at],
+        )
         for at in (slice(begin, begin + size) for begin in range(0, n, size))
     ]
-    columns = [
-        torch.cat([getattr(part, name) for part in parts])
-        for name in ("damping", "value", "accepted", "slope")
-    ]
-    return RowSteps(join([part.codes for part in parts]), *columns)
+    return RowSteps.joined(parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,15 +134,24 @@ class _Local:
 
 
 def _step_chunk(
-    layout: Layout, C: Tensor, G: Tensor, codes: Codes, damping: Tensor, steps: int, free_weights: bool
+    layout: Layout,
+    C: Tensor,
+    G: Tensor,
+    codes: Codes,
+    damping: Tensor,
+    steps: int,
+    free_weights: bool,
+    held: Tensor | None,
 ) -> RowSteps:
     places = Places.of(layout, codes.atoms)
     columns = places.columns()
-    local = C.double().gather(1, columns).view(*codes.atoms.shape, -1)
-    table = G.double()[columns.unsqueeze(2), columns.unsqueeze(1)]
+    seen = C.double().gather(1, columns).view(*codes.atoms.shape, -1)
+    table = local(G.double(), columns)
     open_, moving = codes.atoms >= 0, places.moving()
+    if held is not None:
+        moving &= ~held.unsqueeze(2)
     free = torch.cat([(open_ & free_weights).unsqueeze(2), moving], 2)
-    now = _Local.at(places, local, table, codes.weights.double(), codes.coords.double())
+    now = _Local.at(places, seen, table, codes.weights.double(), codes.coords.double())
     accepted, slope = torch.ones(len(codes), dtype=torch.bool, device=C.device), torch.zeros_like(damping)
     for _ in range(steps):
         move, slope = _newton(now, free, damping)
@@ -133,7 +159,7 @@ def _step_chunk(
         if free_weights:
             raised = now.weights + move[:, :, 0].clamp(-LARGEST_STEP, LARGEST_STEP)
             weights = torch.where(open_, raised.clamp_min(SMALLEST_WEIGHT), 0.0)
-        then = _Local.at(places, local, table, weights, places.retract(now.coords, step))
+        then = _Local.at(places, seen, table, weights, places.retract(now.coords, step))
         accepted = then.value <= now.value
         damping = (damping * torch.where(accepted, LOWER, HIGHER)).clamp(LEAST, MOST)
         now = _chosen(accepted, then, now)
@@ -167,14 +193,12 @@ def local_products(rows: Float[Tensor, "n m e M"], gram: Float[Tensor, "n k k"])
     return full.view(n, m, m * e, e).transpose(1, 2).reshape(n, m * e, m * e)
 
 
-def coordinate_deviations(
-    layout: Layout, gram: Float[Tensor, "k k"], codes: Codes, s2: float
-) -> Float[Tensor, "n m d"]:
+def coordinate_deviations(layout: Layout, gram: Gram, codes: Codes, s2: float) -> Float[Tensor, "n m d"]:
     """Standard deviations of coordinates, sqrt diag s² (J Jᵀ)⁻¹ of the open atoms, undamped; NaN where none.
 
     Args:
         layout: of the atoms.
-        gram: G, (M_tot, M_tot).
+        gram: G, (M_tot, M_tot), or that of every row.
         codes: of the rows.
         s2: noise variance in the same units.
     """
@@ -182,7 +206,7 @@ def coordinate_deviations(
     columns, moving = places.columns(), places.moving()
     rows = places.basis(codes.coords.double())
     rows[:, :, 1:] *= codes.weights.double()[:, :, None, None]
-    table = gram.double()[columns.unsqueeze(2), columns.unsqueeze(1)]
+    table = local(gram.double(), columns)
     free = torch.cat([(codes.atoms >= 0).unsqueeze(2), moving], 2)
     variance = s2 * inverse_diagonal(local_products(rows, table), free.flatten(1)).view_as(free)
     return torch.where(moving, variance[:, :, 1:].sqrt(), torch.nan)

@@ -11,10 +11,11 @@ entropy, which is indefinite in half of all rows; the Fisher matrix diag(a) - aa
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pullback.models.dictionary.codes import Codes, join
+from pullback.models.dictionary.codes import Codes
+from pullback.models.dictionary.gram import Projected
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.row_step import (
     HIGHER,
@@ -32,27 +33,6 @@ from pullback.penalties.softmax_rows import Assignments, assign
 LARGEST_STEP = 3.0
 FLOOR = -30.0
 ENTRIES = 2**22
-
-
-@dataclass(frozen=True, eq=False)
-class Projected:
-    """Rows and decoders in the span of all decoders: the part of rows outside never changes.
-
-    Attributes:
-        Y: Z Q, (n, r).
-        B: B Q, (M_tot, r).
-    """
-
-    Y: Float[Tensor, "n r"]
-    B: Float[Tensor, "k r"]
-
-
-def projected(Z: Float[Tensor, "n p"], B: Float[Tensor, "k p"]) -> Projected:
-    """Rows and decoders in M_tot coordinates, or as they are where p is no larger."""
-    if len(B) >= Z.shape[1]:
-        return Projected(Z.to(B), B)
-    Q = torch.linalg.qr(B.mT).Q
-    return Projected(Z.to(B) @ Q, B @ Q)
 
 
 def every_basis(layout: Layout, coords: Float[Tensor, "n k c"]) -> Float[Tensor, "k n e M"]:
@@ -77,6 +57,7 @@ def step_softmax(
     steps: int = 2,
     tau: float = 1.0,
     entropy: float = 0.05,
+    held: Bool[Tensor, "n k"] | None = None,
 ) -> RowSteps:
     """Damped steps in logits and coordinates; a row takes a step only if it gains by it.
 
@@ -88,20 +69,26 @@ def step_softmax(
         steps: how many; 0 only evaluates.
         tau: temperature.
         entropy: λ_H in the same units.
+        held: atoms of each row whose coordinates stay; None for none.
     """
     n, K = codes.atoms.shape
     damping = fresh_damping(n, target.B) if damping is None else damping
     wide = layout.widths[1] + 1
-    size = max(1, ENTRIES // (K * wide * max(target.B.shape[1], layout.widths[0])))
+    size = max(1, ENTRIES // (K * wide * max(target.B.shape[-1], layout.widths[0])))
     parts = [
         _step_chunk(
-            layout, Projected(target.Y[at], target.B), codes.rows(at), damping[at], steps, tau, entropy
+            layout,
+            target.rows(at),
+            codes.rows(at),
+            damping[at],
+            steps,
+            tau,
+            entropy,
+            None if held is None else held[at],
         )
         for at in (slice(begin, begin + size) for begin in range(0, max(n, 1), size))
     ]
-    names = ("damping", "value", "accepted", "slope")
-    columns = [torch.cat([getattr(part, name) for part in parts]) for name in names]
-    return RowSteps(join([part.codes for part in parts]), *columns)
+    return RowSteps.joined(parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +112,8 @@ class _State:
         entropy: float,
     ) -> "_State":
         basis = every_basis(layout, coords)
-        curves = (basis.flatten(1, 2) @ B).view(*basis.shape[:3], -1)
+        # atoms first, then rows where each sees decoders of its own
+        curves = (basis.flatten(1, 2) @ B).view(*basis.shape[:3], -1) if B.ndim == 3 else basis @ B
         at = assign(logits, tau)
         fitted = (at.a.mT.unsqueeze(2) * curves[:, :, 0]).sum(0)
         residual = target.Y - fitted
@@ -134,7 +122,14 @@ class _State:
 
 
 def _step_chunk(
-    layout: Layout, target: Projected, codes: Codes, damping: Tensor, steps: int, tau: float, entropy: float
+    layout: Layout,
+    target: Projected,
+    codes: Codes,
+    damping: Tensor,
+    steps: int,
+    tau: float,
+    entropy: float,
+    held: Tensor | None,
 ) -> RowSteps:
     assert codes.logits is not None
     B = layout.padded(target.B)
@@ -142,7 +137,7 @@ def _step_chunk(
     now = _State.of(layout, target, B, codes.logits.double(), codes.coords.double(), tau, entropy)
     accepted, slope = torch.ones(len(codes), dtype=torch.bool, device=B.device), torch.zeros_like(damping)
     for _ in range(steps):
-        change, slope = _newton(now, places, damping, tau, entropy)
+        change, slope = _newton(now, places, damping, tau, entropy, held)
         K = codes.atoms.shape[1]
         logits = now.logits + change[:, :K].clamp(-LARGEST_STEP, LARGEST_STEP)
         logits = (logits - logits.amax(1, keepdim=True)).clamp_min(FLOOR * tau)
@@ -200,9 +195,11 @@ def softmax_deviations(
 
 
 def _newton(
-    now: _State, places: Tensor, damping: Tensor, tau: float, entropy: float
+    now: _State, places: Tensor, damping: Tensor, tau: float, entropy: float, held: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     J = _jacobian(now, places, tau)
+    if held is not None:
+        J[:, held.shape[1] :] *= ~held[:, places[:, 0]].unsqueeze(2)
     slope = -(J @ now.residual.unsqueeze(2)).squeeze(2)
     H = J @ J.mT
     diagonal = (damping + JITTER).unsqueeze(1).expand_as(slope)

@@ -16,7 +16,9 @@ from pullback.models.dictionary.decoder_step import DecoderFit, NotDefiniteError
 from pullback.models.dictionary.final_gauge import laid_out
 from pullback.models.dictionary.iterate import INTERRUPTED, Alternated, Iterate, SweepPoint, SweepState
 from pullback.models.dictionary.journal import UNKEPT, Journal
+from pullback.models.dictionary.labelled import KnownCoordinates
 from pullback.models.dictionary.layout import Layout
+from pullback.models.dictionary.row_metrics import RowMetrics
 from pullback.models.dictionary.smoothing import fellner_schall, settled
 from pullback.models.dictionary.sweep_options import SweepOptions
 from pullback.models.dictionary.sweep_steps import DecoderRule, SweepSteps
@@ -35,6 +37,8 @@ def alternate(
     lam: Float[Tensor, " k"] | None = None,
     callback: Callable[[SweepState], object] | None = None,
     decoders: DecoderRule | None = None,
+    metrics: RowMetrics | None = None,
+    known: KnownCoordinates | None = None,
     journal: Journal = UNKEPT,
 ) -> Alternated:
     """Fit decoders and codes from first codes.
@@ -48,16 +52,22 @@ def alternate(
         lam: first λ, (K,), in the units of the result's ``decoders.lam``; None for the default.
         callback: called after every sweep; a KeyboardInterrupt keeps the best so far.
         decoders: what gives decoders for codes, for rows in units of their spread; None for the best ones.
+        metrics: of rows that are measured each by a factor of its own, in the coordinates of their mean.
+        known: coordinates that stay where labels put them.
         journal: keeps every sweep; of rules for decoders, which have a memory of their own, none.
     """
     options = SweepOptions() if options is None else options
     kept = journal if decoders is None else UNKEPT
-    steps = SweepSteps(layout, Z, options, row_weights, decoders)
+    steps = SweepSteps(layout, Z, options, row_weights, decoders, metrics, known)
     return _Sweeps(steps, kept).run(start, lam, callback)
 
 
 def gauged(
-    fit: Alternated, Z: Float[Tensor, "n p"], options: SweepOptions, row_weights: Tensor | None = None
+    fit: Alternated,
+    Z: Float[Tensor, "n p"],
+    options: SweepOptions,
+    row_weights: Tensor | None = None,
+    known: KnownCoordinates | None = None,
 ) -> Alternated:
     """A fit in the gauge of ``options``, for fits that were swept without.
 
@@ -66,9 +76,12 @@ def gauged(
         Z: its rows.
         options: of the gauge.
         row_weights: w, (n,).
+        known: coordinates that stay.
     """
     once = replace(options, max_sweeps=1, max_seconds=None)
-    found = alternate(fit.layout, Z, fit.codes, once, row_weights=row_weights, lam=fit.decoders.lam)
+    found = alternate(
+        fit.layout, Z, fit.codes, once, row_weights=row_weights, lam=fit.decoders.lam, known=known
+    )
     return replace(fit, codes=found.codes, decoders=found.decoders)
 
 

@@ -12,12 +12,18 @@ from pullback.models.dictionary.codes import Codes
 from pullback.models.dictionary.decoder_step import DecoderFit, Moments, gather, solve, unit_atoms
 from pullback.models.dictionary.encoding import better, encode, encode_softmax
 from pullback.models.dictionary.gauge import arc_length, has_arc_length
+from pullback.models.dictionary.gram import measured, projected
 from pullback.models.dictionary.iterate import Iterate
+from pullback.models.dictionary.labelled import KnownCoordinates
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.objective import row_entropy
+from pullback.models.dictionary.row_metrics import MeasuredDecoders, RowMetrics
 from pullback.models.dictionary.row_step import RowSteps, step_rows
-from pullback.models.dictionary.softmax_step import projected, step_softmax
+from pullback.models.dictionary.softmax_step import step_softmax
 from pullback.models.dictionary.sweep_options import SweepOptions, at_sweep
+
+ENTRIES = 2**23
+"""Numbers of the tables of rows with metrics of their own that are held at a time."""
 
 DecoderRule = Callable[[Codes, Moments, Tensor, float], DecoderFit]
 """Decoders of codes, their moments, λ and ρ."""
@@ -32,6 +38,8 @@ class SweepSteps:
         options: see `SweepOptions`.
         row_weights: w, (n,).
         rule: what gives decoders for codes; None for the best ones.
+        metrics: of rows that are measured each by a factor of its own.
+        known: coordinates that stay.
     Attributes:
         scale: spread of the rows.
         Z: rows over ``scale``.
@@ -46,10 +54,15 @@ class SweepSteps:
         options: SweepOptions,
         row_weights: Float[Tensor, " n"] | None = None,
         rule: DecoderRule | None = None,
+        metrics: RowMetrics | None = None,
+        known: KnownCoordinates | None = None,
     ):
-        self.layout, self.options, self.row_weights, self.rule = layout, options, row_weights, rule
+        self.known = known
+        self.layout, self.options, self.row_weights, self.metrics = layout, options, row_weights, metrics
         self.scale = spread(Z)
         self.Z = Z.double() / self.scale
+        w = None if row_weights is None else row_weights.double()
+        self.rule = rule if metrics is None else MeasuredDecoders(layout, self.Z, metrics, w)
         self.rho = RIDGE * len(Z)
         self.soft = options.gate == "softmax"
         self.retries = 0
@@ -99,7 +112,10 @@ class SweepSteps:
     def open_cost(self, fit: DecoderFit) -> float:
         """c_open in units of the rows' spread."""
         given = self.options.open_cost
-        return self.Z.shape[1] * fit.s2 / 8 if given is None else given / self.scale**2
+        if given is not None:
+            return given / self.scale**2
+        share = 1.0 if self.metrics is None else self.metrics.share
+        return self.Z.shape[1] * share * fit.s2 / 8
 
     def rows(self, now: Iterate, damping: Tensor | None, sweep: int) -> tuple[Codes, Tensor | None]:
         """All rows moved; now and then offered a code from nothing, or moved to arc length."""
@@ -114,26 +130,58 @@ class SweepSteps:
     def stepped(self, now: Iterate, damping: Tensor | None, sweep: int) -> RowSteps:
         """All rows moved by Levenberg-Marquardt steps."""
         B, steps = now.fit.B, self.options.steps
-        if self.soft:
-            target = projected(self.Z, B)
-            tau, entropy = self.tau(sweep), self.entropy(sweep)
-            return step_softmax(
-                self.layout, target, now.codes, damping, steps=steps, tau=tau, entropy=entropy
-            )
-        return step_rows(self.layout, self.Z @ B.mT, B @ B.mT, now.codes, damping, steps=steps)
+        tau, entropy = self.tau(sweep), self.entropy(sweep)
+
+        def some(at: slice) -> RowSteps:
+            Z, V, codes = self.Z[at], self._factors(at), now.codes.rows(at)
+            last = None if damping is None else damping[at]
+            held = None if self.known is None else self.known.rows(at).held(codes)
+            if self.soft:
+                target, options = projected(Z, B, V), {"tau": tau, "entropy": entropy, "held": held}
+                return step_softmax(self.layout, target, codes, last, steps=steps, **options)
+            seen = measured(Z, B, V)
+            return step_rows(self.layout, seen.correlations, seen.gram, codes, last, steps=steps, held=held)
+
+        return self._by_parts(some)
 
     def encoded(self, fit: DecoderFit, sweep: int) -> RowSteps:
         """All rows encoded from nothing."""
-        if self.soft:
-            tau, entropy = self.tau(sweep), self.entropy(sweep)
-            return encode_softmax(self.layout, self.Z, fit.B, tau=tau, entropy=entropy)
-        return encode(self.layout, self.Z, fit.B, self.options.n_active, self.open_cost(fit))
+        tau, entropy = self.tau(sweep), self.entropy(sweep)
+
+        def some(at: slice) -> RowSteps:
+            Z, V = self.Z[at], self._factors(at)
+            if self.soft:
+                return encode_softmax(self.layout, Z, fit.B, tau=tau, entropy=entropy, factors=V)
+            return encode(self.layout, Z, fit.B, self.options.n_active, self.open_cost(fit), V)
+
+        found = self._by_parts(some)
+        if self.known is None:
+            return found
+        # pursuit looked everywhere on the atoms
+        now = Iterate(0.0, fit, self.known.put(found.codes))
+        return self.stepped(now, None, sweep)
+
+    @property
+    def labelled(self) -> frozenset[int]:
+        """Atoms with coordinates that stay."""
+        return frozenset() if self.known is None else frozenset(self.known.of_atom)
+
+    def _factors(self, at: slice) -> Tensor | None:
+        return None if self.metrics is None else self.metrics.factors[at]
+
+    def _by_parts(self, step: Callable[[slice], RowSteps]) -> RowSteps:
+        """All rows at once, or as many as tables of a row's own allow."""
+        n, size = len(self.Z), len(self.Z)
+        if self.metrics is not None:
+            total = self.layout.total
+            size = max(1, ENTRIES // (total * max(total, self.metrics.factors.shape[2])))
+        return RowSteps.joined([step(slice(begin, begin + size)) for begin in range(0, n, size)])
 
     def by_arc_length(self, fit: DecoderFit, codes: Codes) -> Codes:
         """Codes whose circles are laid out by arc length."""
         coords = codes.coords.clone()
         for k, chart in enumerate(self.layout.charts):
-            if chart.name == "circle" and has_arc_length(chart):
+            if chart.name == "circle" and has_arc_length(chart) and k not in self.labelled:
                 row, slot = (codes.atoms == k).nonzero(as_tuple=True)
                 coords[row, slot, :1] = arc_length(chart, fit.B[self.layout.block(k)], coords[row, slot, :1])
         return replace(codes, coords=coords)

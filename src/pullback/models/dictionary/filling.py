@@ -1,0 +1,55 @@
+"""Rows as they probably are, where each was measured by a factor of its own: some numbers badly, some not.
+
+z ~ N(0, Σ) and U_iᵀ z_i seen with noise N(0, s² I); Σ and s² by expectation maximisation, rows by their
+posterior mean (Rubin and Thayer 1982, for factors that differ from row to row). What starts look for, which
+rows are close, is lost under the noise of the worst numbers otherwise.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullback.models.dictionary.gram import whitened
+from pullback.models.dictionary.row_metrics import RowMetrics
+
+ROUNDS = 30
+AT_REST = 1e-3
+ENTRIES = 2**22
+FLOOR = 1e-12
+"""s², in units of the rows, below which they are seen without noise."""
+
+
+def filled(Z: Float[Tensor, "n p"], metrics: RowMetrics, rounds: int = ROUNDS) -> Float[Tensor, "n p"]:
+    """Posterior means of rows.
+
+    Args:
+        Z: rows, (n, p); what their factors do not see of them does not matter.
+        metrics: of the rows.
+        rounds: of expectation maximisation at most.
+    """
+    factors, many = metrics.factors, metrics.numbers.sum()
+    n, p, r = factors.shape
+    Y = whitened(Z, factors)
+    size = max(1, ENTRIES // (p * max(p, r)))
+    parts = [slice(begin, begin + size) for begin in range(0, n, size)]
+    # as if what was seen were all there is
+    covariance = torch.eye(p, dtype=Y.dtype, device=Y.device) * (Y.square().sum() / factors.square().sum())
+    energy = Y.square().sum() / many
+    s2 = 0.1 * energy
+    means = torch.empty(n, p, dtype=Y.dtype, device=Y.device)
+    for _ in range(rounds):
+        spread, left = torch.zeros_like(covariance), Y.new_zeros(())
+        for at in parts:
+            U, seen = factors[at], covariance @ factors[at]
+            inside = U.mT @ seen
+            noise = s2 * torch.eye(r, dtype=Y.dtype, device=Y.device)
+            gain = torch.linalg.solve(inside + noise, seen.mT).mT
+            means[at] = (gain @ Y[at].unsqueeze(2)).squeeze(2)
+            spread += means[at].mT @ means[at] + len(U) * covariance - (gain @ seen.mT).sum(0)
+            missed = Y[at] - whitened(means[at], U)
+            left += missed.square().sum() + (inside - U.mT @ gain @ inside).diagonal(dim1=1, dim2=2).sum()
+        before, s2 = s2, torch.maximum(left / many, FLOOR * energy)
+        covariance = (spread + spread.mT) / (2 * n)
+        if abs(before - s2) <= AT_REST * s2:
+            break
+    return means
