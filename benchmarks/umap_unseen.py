@@ -52,6 +52,7 @@ class Options:
 CASES = {
     "nothing": Options(),
     "dropout 0.1": Options(dropout=0.1),
+    "dropout 0.1, 2000 steps": Options(dropout=0.1, steps=2000),
     "dropout 0.3": Options(dropout=0.3),
     "mix 0.5": Options(mix=0.5),
     "mix 1": Options(mix=1.0),

@@ -9,6 +9,9 @@ import pytest
 
 import pullback as pb
 from pullback.cli import main
+from pullback.estimators.held_out import rest_of
+from pullback.estimators.kinds import kind_of
+from pullback.run_partition import rows_to_hold_out
 
 QUICK = ["--epochs", "3", "--set", "hidden=[16]"]
 
@@ -30,6 +33,12 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def words(table: Path, run: Path, *more: str) -> list[str]:
     names = ["--quantity", "mass", "--quantity", "month", "--quantity", "batch", "--circular", "month=12"]
     return ["partition", str(table), "-o", str(run), *names, *QUICK, *more]
+
+
+def mapped(table: Path, run: Path, *names: str) -> list[str]:
+    start = words(table, run)[:4] if names else words(table, run)[: -len(QUICK)]
+    chosen = [word for name in names for word in ("--quantity", name)]
+    return [*start, *chosen, "--epochs", "2", "--set", "n_neighbors=5"]
 
 
 def test_a_table_with_quantities(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -64,6 +73,60 @@ def test_what_it_prints_and_what_may_be_chosen(
     assert model.partition.strength == 3
 
 
+def test_a_map_is_measured_on_rows_that_it_has_not_seen(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run, more = tmp_path / "run", ["--model", "umap", "--set", "encoder_kwargs={hidden_size=16}", "--json"]
+    assert main([*mapped(table, run), *more]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["model"] == "ParametricUMAP"
+    assert found["sizes"] == {"mass": 1, "month": 2, "batch": 2}
+    assert (found["latent_dim"], found["rows"]) == (7, 120)
+    kept = json.loads((run / "quantities.json").read_text())
+    assert (kept["n_train"], kept["n_test"]) == (96, 24) == (120 - len(kept["held_out"]), 24)
+    model = pb.load(run)
+    assert model.embedding_.shape == (96, 7)
+    assert not hasattr(model, "inverse_transform")
+    assert len(pd.read_parquet(run / "codes.parquet")) == 120
+    page = run / "report.html"
+    first = page.read_text()
+    note = "Reserved coordinates: mass 1, month 2, batch 2; 2 of 7 are free. On 24 held-out rows"
+    assert note in first
+    assert "Shown are the two of 7 coordinates that no quantity has" in first
+    assert main(["report", str(run), "--overwrite"]) == 0
+    assert note in page.read_text()
+    assert main(["report", str(run), "--data", str(table), "-o", str(tmp_path / "again.html")]) == 0
+    assert note in (tmp_path / "again.html").read_text()
+    fewer = tmp_path / "fewer.csv"
+    pd.read_csv(table)[:60].to_csv(fewer, index=False)
+    assert main(["report", str(run), "--data", str(fewer), "-o", str(tmp_path / "other.html")]) == 0
+    assert "Not measured: held_out: expected rows" in (tmp_path / "other.html").read_text()
+
+
+def test_a_map_may_have_a_decoder_and_other_dimensions(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    more = ["--model", "umap", "--latent-dim", "6"]
+    more += ["--set", "decoder=true", "--set", "validation_fraction=0.5"]
+    names = mapped(table, tmp_path / "run", "month", "batch")
+    assert main([*names, *more, "--drop", "mass", "--no-report"]) == 0
+    printed = capsys.readouterr().out
+    assert "D = 6: month 1, batch 2, free 3" in printed
+    assert "on 60 rows, fitted on 60" in printed
+    assert pb.load(tmp_path / "run").edit(pd.read_csv(table).iloc[:2, :8], batch="a").x.shape == (2, 8)
+
+
+def test_every_category_trains() -> None:
+    batch = np.array(["a", "b"] * 20 + ["once", "twice", "twice", None], dtype=object)
+    kinds = {"batch": kind_of("batch", batch)}
+    for seed in range(20):
+        held = rows_to_hold_out({"batch": batch}, kinds, 0.4, seed)
+        assert set(batch[rest_of(44, held)]) >= {"a", "b", "once", "twice"}
+        assert 15 <= len(held) <= 18
+    with pytest.raises(ValueError, match=r"a row or more of at least 20, got 0\.2 of 10"):
+        rows_to_hold_out({"batch": batch[:10]}, {"batch": kind_of("batch", batch[:10])}, 0.2, 0)
+
+
 def test_a_named_set_gives_its_labels(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     start = ["partition", "data:digits", "--quantity", "label", "-o", str(tmp_path / "run"), "--no-report"]
     assert main([*start, "--category", "label", "--epochs", "1", "--set", "hidden=[16]", "--json"]) == 0
@@ -79,6 +142,8 @@ def test_a_named_set_gives_its_labels(tmp_path: Path, capsys: pytest.CaptureFixt
         (["--circular", "year=12"], "extra 'year'"),
         (["--latent-dim", "4"], "sum of sizes 5 > latent_dim 4"),
         (["--size", "mass=2"], "rank of 'mass' is 1"),
+        (["--model", "umap", "--set", "likelihood=poisson"], "umap has no such option"),
+        (["--model", "umap", "--set", "validation_fraction=1"], "share of the rows in (0, 1), got 1"),
     ],
 )
 def test_what_it_refuses(
@@ -88,3 +153,8 @@ def test_what_it_refuses(
     assert main(words(table, run, *more)) != 0
     assert message in capsys.readouterr().err
     assert not (run / "config.json").exists()
+
+
+def test_a_map_needs_room(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main([*mapped(table, tmp_path / "run"), "--model", "umap", "--latent-dim", "4"]) != 0
+    assert "sum of sizes 5 > n_components 4" in capsys.readouterr().err

@@ -22,6 +22,9 @@ def test_spectrum_of_a_factor_is_that_of_the_matrix(shape, dtype, generator):
     rebuilt = (vectors * values.unsqueeze(-2)) @ vectors.mT
     torch.testing.assert_close(rebuilt, U @ U.mT, **tolerance(dtype))
     assert values.dtype == dtype
+    few_values, few = gram_spectrum(U, 2)
+    assert torch.equal(few_values, values)
+    torch.testing.assert_close(few, vectors[..., :2])
 
 
 def test_directions_without_variance_are_zero_not_noise():

@@ -14,7 +14,9 @@ from torch import Tensor
 QUADRATURE = 20001
 
 
-def gram_spectrum(factor: Float[Tensor, "*n p r"]) -> tuple[Float[Tensor, "*n k"], Float[Tensor, "*n p k"]]:
+def gram_spectrum(
+    factor: Float[Tensor, "*n p r"], k: int | None = None
+) -> tuple[Float[Tensor, "*n q"], Float[Tensor, "*n p k"]]:
     """Squared singular values and left singular vectors of a thin factor U, through the smaller Gram matrix.
 
     The Gram matrix squares the condition number, so it is formed and diagonalised in float64; float32 factors
@@ -22,8 +24,9 @@ def gram_spectrum(factor: Float[Tensor, "*n p r"]) -> tuple[Float[Tensor, "*n k"
 
     Args:
         factor: U, (p, r), or a batch.
-    Returns: eigenvalues of U Uᵀ, descending, k = min(p, r) of them, and orthonormal eigenvectors (p, k);
-        columns of eigenvalues that are zero to rounding are zero.
+        k: how many vectors; None is all.
+    Returns: eigenvalues of U Uᵀ, descending, q = min(p, r) of them, and the first k of their orthonormal
+        eigenvectors, (p, k); columns of eigenvalues that are zero to rounding are zero.
     Example:
         >>> import torch
         >>> values, vectors = gram_spectrum(torch.tensor([[3.0], [4.0]]))
@@ -34,12 +37,13 @@ def gram_spectrum(factor: Float[Tensor, "*n p r"]) -> tuple[Float[Tensor, "*n k"
     p, r = wide.shape[-2:]
     if p <= r:
         values, vectors = torch.linalg.eigh(wide @ wide.mT)
-        return _descending(values).to(factor.dtype), vectors.flip(-1).to(factor.dtype)
+        return _descending(values).to(factor.dtype), vectors.flip(-1)[..., :k].to(factor.dtype)
     values, right = torch.linalg.eigh(wide.mT @ wide)
-    values, right = _descending(values), right.flip(-1)
+    values, right = _descending(values), right.flip(-1)[..., :k]
     zero = values <= values[..., :1] * (p * torch.finfo(torch.float64).eps)
     scale = torch.where(zero, 0, torch.where(zero, 1, values).rsqrt())
-    return values.to(factor.dtype), ((wide @ right) * scale.unsqueeze(-2)).to(factor.dtype)
+    vectors = (wide @ right) * scale[..., :k].unsqueeze(-2)
+    return values.to(factor.dtype), vectors.to(factor.dtype)
 
 
 def leading_singular(

@@ -45,6 +45,30 @@ def test_without_values_it_says_so(model: pb.Autoencoder, X: np.ndarray) -> None
     assert not figures
 
 
+def test_a_map_is_measured_on_the_rows_that_are_named(X: np.ndarray, tmp_path: Path) -> None:
+    seen, new = np.arange(90), np.arange(90, 120)
+    option = pb.SubspacePartition({"total": total, "first": None})
+    options = {"n_components": 4, "partition": option, "steps": 20, "progress": False, "random_state": 0}
+    model = pb.ParametricUMAP(**options).fit(X[seen], quantities={"first": X[seen, 0]})
+    text = pb.report(model, X, tmp_path / "a.html", quantities={"first": X[:, 0]}, held_out=new).read_text()
+    given = {"quantities": {"first": X[seen, 0]}, "held_out_quantities": {"first": X[new, 0]}}
+    table = model.evaluate_quantities(X[seen], held_out=X[new], **given)
+    assert f"<b>{table.own['total'].value:.2f}</b>".replace("-", "−") in text
+    assert "On 30 held-out rows" in text
+    assert 'data-figure="readout1"' in text
+    assert "latent 4" in text
+    without = pb.report(model, X, tmp_path / "b.html", quantities={"first": X[:, 0]}).read_text()
+    assert "Not measured: held_out: expected rows that the model has not seen" in without
+    for wrong in (new > 100, [], [[1]], [0, 120], [-1]):
+        with pytest.raises(ValueError, match="held_out: expected numbers of rows"):
+            pb.report(model, X, tmp_path / "c.html", quantities={"first": X[:, 0]}, held_out=wrong)
+
+
+def test_held_out_rows_are_for_maps_alone(model: pb.Autoencoder, X: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="held_out: expected None for a model other than"):
+        pb.report(model, X, tmp_path / "a.html", held_out=[1, 2])
+
+
 def test_other_models_have_no_such_section(X: np.ndarray) -> None:
     plain = pb.Autoencoder(2, **TINY).fit(X)
     assert quantities_section(observe(plain, X), X, None) == ([], {})

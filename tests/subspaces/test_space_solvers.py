@@ -23,8 +23,8 @@ from pullback.subspaces import (
     subspaces,
 )
 from pullback.subspaces.moments import Rows, row_moments
-from pullback.subspaces.ridge import Spectrum, gcv_errors, loo_errors, strengths
-from space_cases import bases, factors, normal, off, oracle, planted, r2
+from pullback.subspaces.ridge import Spectrum, fit_ridge, gcv_errors, loo_errors, strengths
+from space_cases import bases, factors, normal, off, oracle, planted, r2, rotation
 
 RECOVERY = {
     (1, 100): 8.2,
@@ -83,6 +83,26 @@ def test_errors_of_leaving_rows_out_are_those_of_refits(m: int) -> None:
             B = torch.linalg.solve(S.mT @ S + strength * torch.eye(5, dtype=S.dtype), S.mT @ (y - mean))
             total += float((Y[i] * 1.7 - mean - (Z[i] - z.mean(0)) @ B).square().sum())
         assert error.item() == pytest.approx(total, rel=1e-12)
+
+
+def test_fewer_rows_than_codes_tell_the_spectrum_of_their_scatter() -> None:
+    Z = normal(40, 60) * torch.logspace(0, -6, 60, dtype=torch.float64) @ rotation(60, 1) + 1e3
+    Y = normal(40, 5, seed=2)
+    moments, found = row_moments(Z, {"y": Y})["y"], Spectrum.of_rows(Z - Z.mean(0))
+    e, V = found.values, found.vectors
+    assert V.shape == (60, 40)
+    torch.testing.assert_close(V.mT @ V, torch.eye(40, dtype=torch.float64))
+    assert ((V * e) @ V.mT - moments.zz).abs().max() <= 1e-12 * moments.zz.abs().max()
+    both = [fit_ridge(moments, torch.ones(5).double(), "gcv", spectrum=s) for s in (found, None)]
+    assert both[0].strength == pytest.approx(both[1].strength, rel=1e-10)
+    torch.testing.assert_close(both[0].coefficients, both[1].coefficients, rtol=1e-6, atol=1e-7)
+    rows, whole = (
+        solve_subspaces(*data, k=2)
+        for data in ((Z, {"y": Y}), (SufficientStatistics.from_tensors(Z, {"y": Y}),))
+    )
+    assert off(rows.W["y"], whole.W["y"]) <= 1e-6
+    with pytest.raises(ValueError, match="codes that vary"):
+        Spectrum.of_rows(torch.zeros(3, 5))
 
 
 def test_generalised_cross_validation_is_its_formula() -> None:

@@ -7,7 +7,13 @@ import torch
 import torch.distributed as distributed
 import torch.multiprocessing as multiprocessing
 
-from pullback.subspaces import SufficientStatistics, encoding_subspace, fold_statistics, readout_subspace
+from pullback.subspaces import (
+    SufficientStatistics,
+    encoding_subspace,
+    fold_statistics,
+    moments,
+    readout_subspace,
+)
 from space_cases import normal, off
 
 NAN = float("nan")
@@ -52,6 +58,23 @@ def test_the_whole_is_the_textbook_sum() -> None:
     torch.testing.assert_close(found.covariance, centred.mT @ centred / 1000)
     torch.testing.assert_close(found.block("z", "b"), found.scatter[:6, 10:])
     torch.testing.assert_close(found.mean_of("a"), x.mean(0)[6:10])
+
+
+def test_scatters_are_symmetric_wherever_their_blocks_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    Z, Y = rough(200)
+    whole = SufficientStatistics.from_tensors(Z, Y)
+    alone = moments.row_moments(Z, Y)
+    monkeypatch.setattr(moments, "BLOCK", 5)
+    monkeypatch.setattr(moments, "CHUNK", 70)
+    found = SufficientStatistics.from_tensors(Z, Y)
+    assert gap(found, whole) <= 1e-12
+    size = whole.scatter.diagonal()[:6].sqrt()
+    again = moments.row_moments(Z, Y)
+    for q in Y:
+        for one in (alone[q], again[q]):
+            assert ((one.zz - whole.block("z", "z")).abs() / torch.outer(size, size)).max() <= 1e-12
+            torch.testing.assert_close(one.zy, whole.block("z", q), rtol=1e-10, atol=0)
+            torch.testing.assert_close(one.yy, whole.block(q, q).diagonal(), rtol=1e-12, atol=0)
 
 
 def test_order_of_names_and_updates() -> None:

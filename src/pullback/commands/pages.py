@@ -13,7 +13,7 @@ from pullback.commands.options import AsJson, Overwrite, Run
 from pullback.commands.printing import console, done, print_facts, print_json
 from pullback.run_dictionary import known_groups
 from pullback.run_folder import REPORT_FILE, open_plain, open_run, resolve_again, values_of
-from pullback.run_partition import known_quantities
+from pullback.run_partition import held_out_again, known_quantities
 
 DEPENDENCIES = ("torch", "numpy", "scipy", "scikit-learn", "lightning", "bokeh", "matplotlib", "pandas")
 
@@ -47,6 +47,7 @@ def report(
     if curved and others:
         raise ValueError("--other: expected runs of a model with a decoder, got a dictionary; use align")
     diagnosis = None if curved else pb.diagnose(model, values, labels=dataset.y, others=others)
+    same = data in (None, record["data"])
     written = pb.report(
         model,
         values,
@@ -55,6 +56,7 @@ def report(
         diagnosis=diagnosis,
         before=open_plain(run, record),
         quantities=known_quantities(dataset, record),
+        held_out=held_out_again(run, len(values)) if same else None,
         center_by=known_groups(dataset, record),
         command=shlex.join(["pullback", *sys.argv[1:]]),
     )

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -18,17 +18,25 @@ from pullback.commands.options import (
     Label,
     Layer,
     Missing,
+    Model,
     Overwrite,
     Quiet,
     given,
 )
 from pullback.commands.printing import console, print_json
+from pullback.estimators.held_out import evaluate_apart, seen_part
 from pullback.run_beside import reading_with
 from pullback.run_folder import REPORT_FILE, check_folder, values_of, write_record
 from pullback.run_options import parse_options
-from pullback.run_partition import numbers_of, read_with_quantities, reserving_estimator, write_quantities
-
-Reserving = Literal["autoencoder", "vae", "hvae", "rhvae"]
+from pullback.run_partition import (
+    HELD_OUT,
+    kinds_of,
+    numbers_of,
+    read_with_quantities,
+    reserving_estimator,
+    rows_to_hold_out,
+    write_quantities,
+)
 
 
 def partition(
@@ -41,7 +49,7 @@ def partition(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model, codes and report.")],
-    model: Annotated[Reserving, typer.Option(help="Kind of model.")] = "autoencoder",
+    model: Annotated[Model, typer.Option(help="Kind of model; umap makes a map.")] = "autoencoder",
     size: Annotated[
         list[str] | None, typer.Option(help="Latent coordinates of a quantity, COL=K; may be repeated.")
     ] = None,
@@ -55,11 +63,16 @@ def partition(
     ] = None,
     strength: Annotated[
         float | None,
-        typer.Option(min=0, help="Weight beside the reconstruction; twice the features if not given."),
+        typer.Option(
+            min=0, help="Weight beside the reconstruction; twice the features if not given, 1 for umap."
+        ),
     ] = None,
     latent_dim: Annotated[
         int | None,
-        typer.Option(min=1, help="Latent dimensions; twice what the quantities take if not given."),
+        typer.Option(
+            min=1,
+            help="Latent dimensions; twice what the quantities take if not given, two more for umap.",
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most passes over the data.")] = None,
     seed: Annotated[int, typer.Option(help="Makes the fit repeatable.")] = 0,
@@ -87,28 +100,35 @@ def partition(
         raise FileExistsError(f"{out}: already holds a model; pass --overwrite or choose another --out")
     check_folder(out)
     dataset, quantities = read_with_quantities(data, quantity, reading)
-    settings = {"random_state": seed, "validation_fraction": 0.2} | parse_options(option or [])
+    settings = {"random_state": seed, "validation_fraction": HELD_OUT} | parse_options(option or [])
     settings |= given(latent_dim=latent_dim, max_epochs=epochs)
+    periods, held_out = numbers_of(circular or [], "--circular"), None
+    if model == "umap":
+        # a map holds no rows out itself
+        kinds = kinds_of(quantities, periods, category or [])
+        held_out = rows_to_hold_out(quantities, kinds, settings.pop("validation_fraction"), seed)
     estimator = reserving_estimator(
         model,
         quantities,
         settings,
         sizes=numbers_of(size or [], "--size"),
-        circular=numbers_of(circular or [], "--circular"),
+        circular=periods,
         categorical=category or [],
         strength=strength,
     )
     if quiet or as_json:
         estimator.set_params(progress=False)
     values = values_of(dataset)
-    estimator.fit(values, quantities=quantities)
+    seen = seen_part(values, quantities, held_out)
+    estimator.fit(seen.X, quantities=seen.quantities)
     estimator.save(out, overwrite=True)
     kept = reading_with(data, quantity, reading)
     command = shlex.join(["pullback", *sys.argv[1:]])
     record = {"data": data, "reading": kept, "command": command, "plain": False, "quantities": quantity}
-    write_record(out, dataset, estimator.embedding_, **record)
-    table = estimator.evaluate_quantities(values, quantities)
-    write_quantities(out, table)
+    codes = estimator.embedding_ if held_out is None else estimator.transform(values)
+    write_record(out, dataset, codes, **record)
+    table = evaluate_apart(estimator, values, quantities, held_out)
+    write_quantities(out, table, held_out)
     summary = {
         "run": str(out),
         "model": type(estimator).__name__,
@@ -120,7 +140,13 @@ def partition(
     }
     if report:
         page = pb.report(
-            estimator, values, out / REPORT_FILE, labels=dataset.y, quantities=quantities, command=command
+            estimator,
+            values,
+            out / REPORT_FILE,
+            labels=dataset.y,
+            quantities=quantities,
+            held_out=held_out,
+            command=command,
         )
         summary["report"] = str(page.resolve())
     if as_json:

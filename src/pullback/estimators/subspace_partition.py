@@ -13,10 +13,10 @@ class SubspacePartition(BaseEstimator):
     """Reserves latent coordinates for named quantities.
 
     Each quantity is read linearly from its own block, from no other more than the quantities themselves
-    share, and not at all from the coordinates that stay free. An option of `Autoencoder`, `VAE`, `HVAE` and
-    `RHVAE`; the loss is `pullback.subspaces.PartitionLoss` of the codes. After ``fit`` the model reads
-    quantities of new rows (``model.quantities``), changes them (``model.edit``) and removes them from codes
-    (``model.erase``).
+    share, and not at all from the coordinates that stay free. An option of `Autoencoder`, `VAE`, `HVAE`,
+    `RHVAE` and `ParametricUMAP`; the loss is `pullback.subspaces.PartitionLoss` of the codes. After ``fit``
+    the model reads quantities of new rows (``model.quantities``), changes them (``model.edit``) and removes
+    them from codes (``model.erase``).
 
     Args:
         quantities: name -> function of the rows in data units, ``(n, p)`` or ``(n, channels, height, width)``
@@ -25,7 +25,7 @@ class SubspacePartition(BaseEstimator):
         sizes: name -> coordinates; those that are not named are chosen from the training rows, see ``rank``.
         weights: of "fit", "leak" and "free" (1 each) and "isotropy" (0), numbers or functions of the step.
         strength: factor of all weights, beside the negative log-likelihood of a row, which is a sum over
-            features; None is twice the number of features.
+            features; None is twice the number of features, and 1 in `ParametricUMAP`.
         categorical: names of quantities that are categories though they are numbers; text always is. They are
             coded by a column of 0 and 1 for each category but the last.
         circular: name -> period, for positions on a circle, coded by cosine and sine.

@@ -137,6 +137,8 @@ class _LinearNode(torch.autograd.Function):
         if g_value is not None and ctx.needs_input_grad[3]:
             to_bias = g_value.flatten(0, -2).sum(0)
         needed = ctx.needs_input_grad[2]
+        if g_rows is not None:
+            g_rows = g_rows.contiguous()  # read by two products
         if g_value is not None and g_rows is not None and not torch.is_grad_enabled():
             g, s = joined(g_value, g_rows), joined(value, rows)
             if g is not None and s is not None:

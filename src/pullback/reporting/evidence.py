@@ -213,7 +213,7 @@ def observe(
         sample_names=tuple(str(name) for name in samples),
         image_shape=None if shape is None else (int(shape[0]), int(shape[1]), int(shape[2])),
         labels=None if read is None else read.take(rows),
-        plane=plane_of(codes),
+        plane=plane_of(codes, _free_pair(model)),
         random_state=random_state,
     )
 
@@ -254,6 +254,14 @@ def common_share(
     smooth = sum((x[near[:, k]] for k in range(used)), np.zeros_like(x)) / used
     lost = ((x - smooth) ** 2).sum(0)
     return np.where(total > 0, np.maximum(1 - lost / np.where(total > 0, total, 1.0), 0), 0.0)
+
+
+def _free_pair(model: Any) -> tuple[int, int] | None:
+    """The two coordinates of a map that no quantity has, where there are two: they are the map."""
+    partition = getattr(model, "partition_", None)
+    if partition is None or not only_encodes(model) or partition.loss.n_free != 2:
+        return None
+    return partition.loss.latent_dim - 2, partition.loss.latent_dim - 1
 
 
 def _codes(model: Any, X: Any, argument: str) -> np.ndarray:

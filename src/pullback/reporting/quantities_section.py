@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from bokeh.models import ColumnDataSource, UIElement
 
+from pullback.estimators.held_out import evaluate_apart
 from pullback.plots.canvas import FONT, new_figure, new_hover
 from pullback.plots.document import Section
 from pullback.plots.style import FIT, GEODESIC, INK
@@ -22,22 +23,31 @@ LEAK_SCALE = 0.3
 
 
 def quantities_section(
-    evidence: Observed, X: Any, quantities: Mapping[str, Any] | None
+    evidence: Observed, X: Any, quantities: Mapping[str, Any] | None, held_out: np.ndarray | None = None
 ) -> tuple[list[Section], dict[str, UIElement]]:
-    """The section; none for a model that has reserved no room."""
+    """The section; none for a model that has reserved no room.
+
+    Args:
+        evidence: what the model makes of X.
+        X: all rows.
+        quantities: values of those that the model's partition does not compute.
+        held_out: numbers of the rows to measure on; None are those that the model held out.
+    """
     model = evidence.model
     partition = getattr(model, "partition_", None)
     if partition is None:
         return [], {}
     try:
-        table = model.evaluate_quantities(X, quantities)
+        table = evaluate_apart(model, X, quantities, held_out)
     except ValueError as error:
         # rows without values, or a loaded model without its functions: say so instead of leaving it out
         sizes = ", ".join(f"{escape(q)} {k}" for q, k in partition.loss.sizes.items())
         note = f"Reserved coordinates: {sizes}. Not measured: {escape(str(error))}."
         return [Section(KEY, TITLE, "Quantities", note, "", "")], {}
+    index = model.validation_index_ if held_out is None else held_out
+    known = model.known_columns(X, quantities)
     figures: dict[str, UIElement] = {
-        f"readout{i}": figure for i, figure in enumerate(_read_outs(model, X, table, quantities))
+        f"readout{i}": figure for i, figure in enumerate(_read_outs(evidence, table, known, index))
     }
     panels = "".join("{{" + name + "}}" for name in figures)
     body = f'<div class="scroll numbers">{_matrix(table)}</div><div class="grid">{panels}</div>'
@@ -82,11 +92,12 @@ def _interval(estimate: Any) -> str:
     return f"{_digits(estimate.value)}, 95 % of resamples {_digits(estimate.low)} to {_digits(estimate.high)}"
 
 
-def _read_outs(model: Any, X: Any, table: SubspaceTable, quantities: Mapping[str, Any] | None) -> list[Any]:
+def _read_outs(
+    evidence: Observed, table: SubspaceTable, true: Mapping[str, torch.Tensor], index: np.ndarray
+) -> list[Any]:
     """What the block of each quantity says of its first column, over what it is, on held-out rows."""
-    index = model.validation_index_[:MOST_ROWS]
-    read = model.partition_.loss.predict(torch.from_numpy(model.embedding_[index]))
-    true = model.known_columns(X, quantities)
+    index = index[:MOST_ROWS]
+    read = evidence.model.partition_.loss.predict(torch.from_numpy(evidence.codes[index]))
     figures = []
     for q in list(table.sizes)[:MOST_FIGURES]:
         x, y = true[q][index, 0].numpy(), read[q][:, 0].numpy()

@@ -44,10 +44,16 @@ def map_note(evidence: Observed, pictured: int) -> str:
     words = [f"All {plural(shown, 'sample')} are drawn."]
     if shown < evidence.n:
         words = [f"{thousands(shown)} of {plural(evidence.n, 'sample')} are drawn, chosen at random."]
-    if not evidence.plane.exact:
+    share = f"{100 * evidence.plane.share:.0f}{THIN}%"
+    if evidence.plane.dims is not None:
+        words.append(
+            f"Shown are the two of {evidence.codes.shape[1]} coordinates that no quantity has, with {share} "
+            "of the variance of all."
+        )
+    elif not evidence.plane.exact:
         words.append(
             f"The latent space has {evidence.codes.shape[1]} dimensions; shown is the plane of the first two "
-            f"principal axes of the codes, with {100 * evidence.plane.share:.0f}{THIN}% of their variance."
+            f"principal axes of the codes, with {share} of their variance."
         )
     if evidence.image_shape is not None and pictured < shown:
         what = "decoded picture" if isinstance(evidence, Evidence) else "picture"

@@ -8,8 +8,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pullback._version import __version__
 from pullback.estimators.manifold_dictionary import ManifoldDictionary
+from pullback.estimators.parametric_umap import ParametricUMAP
+from pullback.inputs import read_input
 from pullback.io import atomic_path
 from pullback.plots.document import Section, assemble
 from pullback.reporting.checks import Diagnosis
@@ -51,6 +55,7 @@ def report(
     diagnosis: Diagnosis | None = None,
     before: Any = None,
     quantities: Mapping[str, Any] | None = None,
+    held_out: Any = None,
     center_by: Any = None,
     command: str | None = None,
     overwrite: bool = True,
@@ -76,6 +81,8 @@ def report(
         before: the same model trained on the same data without its penalties; the map of the condition number
             then shows both. Fit it with the same options and seed and ``penalties=()``.
         quantities: values of the quantities that a `SubspacePartition` does not compute, as for ``fit``.
+        held_out: numbers of rows of X that a `ParametricUMAP` has not been fitted to, to measure its
+            quantities on; other models hold rows out themselves.
         center_by: names of the nuisance factor of a `ManifoldDictionary`, as for ``fit``.
         command: what made the page, printed at its end; None prints the call.
         overwrite: replace a file that is already there.
@@ -127,16 +134,17 @@ def report(
         return path
     if center_by is not None:
         raise ValueError("center_by: expected None for a model that is no dictionary, got values")
+    apart = None if held_out is None else _held_out(model, held_out, len(read_input(X)))
     if only_encodes(model):
         if before is not None:
             raise ValueError("before: expected None for a model without a decoder, got another model")
         seen = observe(model, X, **options)
         found = diagnose_embedding(seen) if diagnosis is None else diagnosis
-        parts, figures = _embedding_parts(seen, X)
+        parts, figures = _embedding_parts(seen, X, quantities, apart)
     else:
         seen = gather(model, X, before=before, **options)
         found = measure(seen, join(seen, n_geodesics)) if diagnosis is None else diagnosis
-        parts, figures = _parts(seen, found, X, quantities)
+        parts, figures = _parts(seen, found, X, quantities, apart)
     training, curves = training_section(seen, found)
     origin = origin_section(command or _call(model, path), _versions(), _options(model))
     text = assemble(
@@ -157,22 +165,48 @@ def _footer() -> str:
 
 
 def _parts(
-    evidence: Evidence, found: Diagnosis, X: Any, quantities: Mapping[str, Any] | None
+    evidence: Evidence,
+    found: Diagnosis,
+    X: Any,
+    quantities: Mapping[str, Any] | None,
+    held_out: np.ndarray | None,
 ) -> tuple[list[Section], Figures]:
     """What there is to show of a model that encodes and decodes."""
     sections, figures = map_sections(evidence, found)
     unequal, conditions = condition_section(evidence)
     drawn, dots = samples_section(evidence, found)
     rebuilt, more = reconstruction_section(evidence)
-    reserved, readings = quantities_section(evidence, X, quantities)
+    reserved, readings = quantities_section(evidence, X, quantities, held_out)
     parts = [*sections, *unequal, *reserved, *reasons_section(evidence, X), *drawn, rebuilt]
     return parts, figures | conditions | readings | dots | more
 
 
-def _embedding_parts(seen: Observed, X: Any) -> tuple[list[Section], Figures]:
+def _embedding_parts(
+    seen: Observed, X: Any, quantities: Mapping[str, Any] | None, held_out: np.ndarray | None
+) -> tuple[list[Section], Figures]:
     """What there is to show of a model that only encodes."""
     sections, figures = embedding_sections(seen)
-    return [*sections, *reasons_section(seen, X)], figures
+    reserved, readings = quantities_section(seen, X, quantities, held_out)
+    return [*sections, *reserved, *reasons_section(seen, X)], figures | readings
+
+
+def _held_out(model: Any, rows: Any, n: int) -> np.ndarray:
+    """Row numbers, for a model that reserves room and holds none out itself."""
+    if not isinstance(model, ParametricUMAP) or getattr(model, "partition_", None) is None:
+        raise ValueError(
+            "held_out: expected None for a model other than a ParametricUMAP with a partition, got rows"
+        )
+    index = np.asarray(rows)
+    if index.ndim != 1 or not len(index) or index.dtype.kind not in "iu":
+        raise ValueError(
+            f"held_out: expected numbers of rows (k,), got {index.dtype} {index.shape}; np.flatnonzero makes "
+            "them of a mask"
+        )
+    if index.min() < 0 or index.max() >= n:
+        raise ValueError(
+            f"held_out: expected numbers of rows, 0 to {n - 1}, got {index.min()} to {index.max()}"
+        )
+    return index
 
 
 def check_writable(path: str | os.PathLike, *, overwrite: bool) -> Path:

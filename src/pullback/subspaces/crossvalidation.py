@@ -27,7 +27,7 @@ def rank_errors(folds: Sequence[Moments], scale: Float[Tensor, " m"], kmax: int)
     for index, fold in enumerate(folds):
         train = merged([part for other, part in enumerate(folds) if other != index])
         ridge = fit_ridge(train, scale, "gcv")
-        R = gram_spectrum(weighted_loadings(ridge).mT)[1][:, :kmax]
+        R = gram_spectrum(weighted_loadings(ridge).mT, kmax)[1]
         T = ridge.coefficients @ R
         dz, dy = fold.z_mean - train.z_mean, (fold.y_mean - train.y_mean) * scale
         fitted, away = T.mT @ dz, R.mT @ dy
@@ -39,7 +39,7 @@ def rank_errors(folds: Sequence[Moments], scale: Float[Tensor, " m"], kmax: int)
     return torch.stack(errors)
 
 
-def weighted_loadings(ridge) -> Float[Tensor, "d m"]:
+def weighted_loadings(ridge) -> Float[Tensor, "r m"]:
     """K = (e + λ)^-1/2 P: KᵀK is the Gram matrix of the values that the ridge regression fits."""
     return ridge.loadings / (ridge.spectrum.values + ridge.strength).sqrt().unsqueeze(1)
 

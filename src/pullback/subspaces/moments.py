@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -9,6 +10,8 @@ from torch import Tensor
 
 CHUNK = 512
 """Rows that are widened to float64 at a time: few enough to stay in the cache of a processor."""
+BLOCK = 128
+"""Columns of a scatter matrix that are formed together, from the diagonal on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +40,12 @@ class Moments:
         """n²/n2, the number of rows of equal weight that would know as much."""
         return float(self.n**2 / self.n2)
 
-    @property
+    @cached_property
     def rounding(self) -> Float[Tensor, " m"]:
         """eps √(ȳ² + σ²), what rounding of the input may do to a value of every column."""
         return self.eps * (self.y_mean.square() + self.yy / self.n).sqrt()
 
-    @property
+    @cached_property
     def constant(self) -> Tensor:
         """Columns that do not vary beyond rounding, (m,) bool."""
         return self.yy <= self.n * (8 * self.rounding).square()
@@ -90,35 +93,67 @@ def row_moments(Z: Tensor, Y: Mapping[str, Tensor]) -> dict[str, Moments]:
 
     Means first, then products about them: two passes over the input and none over a copy in float64.
     """
-    place = torch.device("cpu") if Z.device.type == "mps" else Z.device
-    names, targets = list(Y), list(Y.values())
-    widths = [y.shape[1] for y in targets]
-    z_mean, y_means = column_means(Z, place), [column_means(y, place) for y in targets]
-    y_mean = torch.cat(y_means)
+    codes, targets = [Z], list(Y.values())
+    z_mean, y_mean = column_means(codes), column_means(targets)
     d, m = len(z_mean), len(y_mean)
     zz, zy, yy = z_mean.new_zeros(d, d), z_mean.new_zeros(d, m), z_mean.new_zeros(m)
-    for rows in chunks(len(Z)):
-        z = Z[rows].to(place).double() - z_mean
-        y = torch.cat([target[rows].to(place) for target in targets], dim=1).double()
+    for z, y in zip(wide_chunks(codes), wide_chunks(targets), strict=True):
+        z -= z_mean
         y -= y_mean
-        zz.addmm_(z.mT, z)
+        add_upper(zz, z, z)
         zy.addmm_(z.mT, y)
         yy += y.square_().sum(0)
+    mirrored(zz)
     n = z_mean.new_tensor(float(len(Z)))
+    widths = [y.shape[1] for y in targets]
     return {
-        q: Moments(n, n, z_mean, mean, zz, cross, square, torch.finfo(target.dtype).eps)
-        for q, target, mean, cross, square in zip(
-            names, targets, y_means, zy.split(widths, dim=1), yy.split(widths), strict=True
+        q: Moments(n, n, z_mean, own, zz, cross.contiguous(), square, torch.finfo(Y[q].dtype).eps)
+        for q, own, cross, square in zip(
+            Y, y_mean.split(widths), zy.split(widths, dim=1), yy.split(widths), strict=True
         )
     }
 
 
-def column_means(x: Tensor, place: torch.device) -> Float[Tensor, " m"]:
-    """Means of columns in float64, a chunk at a time."""
-    total = torch.zeros(x.shape[1], dtype=torch.float64, device=place)
-    for rows in chunks(len(x)):
-        total += x[rows].to(place).sum(0, dtype=torch.float64)
-    return total / len(x)
+def column_means(blocks: Sequence[Tensor]) -> Float[Tensor, " m"]:
+    """Means of the columns of several tensors, in float64."""
+    total = sum(x.sum(0) for x in wide_chunks(blocks))
+    assert isinstance(total, Tensor)
+    return total / len(blocks[0])
+
+
+def add_upper(scatter: Float[Tensor, "p p"], x: Float[Tensor, "b p"], y: Float[Tensor, "b p"]) -> None:
+    """Add xᵀy, where it is symmetric, to blocks on and above the diagonal: little more than half of the work.
+
+    What stands below the diagonal is left without meaning until `mirrored`.
+    """
+    for start in range(0, len(scatter), BLOCK):
+        columns = slice(start, start + BLOCK)
+        scatter[columns, start:].addmm_(x[:, columns].mT, y[:, start:])
+
+
+def mirrored(scatter: Float[Tensor, "p p"]) -> Float[Tensor, "p p"]:
+    """``scatter`` itself, with what stands above the blocks of its diagonal copied below them."""
+    for start in range(BLOCK, len(scatter), BLOCK):
+        columns = slice(start - BLOCK, start)
+        scatter[start:, columns] = scatter[columns, start:].mT
+    return scatter
+
+
+def wide_chunks(blocks: Sequence[Tensor]) -> Iterator[Float[Tensor, "c p"]]:
+    """Rows of several tensors side by side in float64, `CHUNK` at a time, each in the memory of the last."""
+    widths = [block.shape[1] for block in blocks]
+    rows = len(blocks[0])
+    memory = torch.empty(min(CHUNK, rows), sum(widths), dtype=torch.float64, device=sums_on(blocks[0]))
+    for part in chunks(rows):
+        x = memory[: min(part.stop, rows) - part.start]
+        for block, own in zip(blocks, x.split(widths, dim=1), strict=True):
+            own.copy_(block[part].detach().to(memory.device))
+        yield x
+
+
+def sums_on(x: Tensor) -> torch.device:
+    """Where sums of a tensor are formed: devices without float64 leave them to the CPU."""
+    return torch.device("cpu") if x.device.type == "mps" else x.device
 
 
 def chunks(rows: int) -> Iterator[slice]:

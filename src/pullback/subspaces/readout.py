@@ -114,10 +114,11 @@ def solve_readout(
     rows = None if source.rows is None else source.rows[name]
     ridge = fit_ridge(moments, scale, criterion, rows=rows, spectrum=source.spectrum(name))
     K = weighted_loadings(ridge)
-    values, left = gram_spectrum(K)
+    values, left = gram_spectrum(K, k or 1)
     e, V = ridge.spectrum.values, ridge.spectrum.vectors
-    # B R = V (e + λ)^-1/2 times the left singular vectors of K and their sizes, which do not turn the span
-    span = V @ (left[:, :k] / (e + ridge.strength).sqrt().unsqueeze(1))
+    # B R = V (e + λ)^-1/2 times the left singular vectors of K and their sizes, which do not turn the span;
+    # multiplied as rows, since V is stored by columns
+    span = ((left[:, :k].mT / (e + ridge.strength).sqrt()) @ V.mT).mT
     if wanted is not None:
         k = _within_rank(wanted, span, moments, scale, name, at_most)
         span = span[:, :k]

@@ -17,18 +17,30 @@ LOWEST, HIGHEST, STEPS = -8.0, 1.0, 19
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """S_zz = V diag(e) Vᵀ."""
+    """S_zz = V diag(e) Vᵀ, with or without directions in which nothing varies.
 
-    values: Float[Tensor, " d"]
-    vectors: Float[Tensor, "d d"]
+    Attributes:
+        values: e, (r,), r <= D.
+        vectors: V, (D, r).
+    """
+
+    values: Float[Tensor, " r"]
+    vectors: Float[Tensor, "d r"]
 
     @staticmethod
     def of(zz: Float[Tensor, "d d"]) -> "Spectrum":
         """Eigenvalues, clamped at 0, and eigenvectors."""
         values, vectors = torch.linalg.eigh(zz)
-        if not values[-1] > 0:
-            raise ValueError("Z: expected codes that vary, got a single value in every column")
-        return Spectrum(values.clamp_min(0), vectors)
+        return Spectrum(_varying(values), vectors)
+
+    @staticmethod
+    def of_rows(centred: Float[Tensor, "b d"]) -> "Spectrum":
+        """The same from fewer rows than columns, of which at most B directions vary.
+
+        By singular values: products of rows would give small e, and their directions, half of the digits.
+        """
+        _, sizes, vectors = torch.linalg.svd(centred, full_matrices=False)
+        return Spectrum(_varying(sizes.square()), vectors.mT.contiguous())
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +50,12 @@ class Ridge:
     Attributes:
         strength: λ, in the units of S_zz.
         spectrum: of S_zz.
-        loadings: P = Vᵀ S_zy, (D, m), of scaled columns.
+        loadings: P = Vᵀ S_zy, (r, m), of scaled columns.
     """
 
     strength: float
     spectrum: Spectrum
-    loadings: Float[Tensor, "d m"]
+    loadings: Float[Tensor, "r m"]
 
     @property
     def coefficients(self) -> Float[Tensor, "d m"]:
@@ -73,7 +85,7 @@ def fit_ridge(
     e, V = spectrum.values, spectrum.vectors
     P = (V.mT @ moments.zy) * scale
     if isinstance(criterion, float | int):
-        return Ridge(float(criterion) * float(e.mean()), spectrum, P)
+        return Ridge(float(criterion) * float(e.sum() / len(V)), spectrum, P)
     grid = strengths(e)
     if criterion == "gcv":
         errors = gcv_errors(e, P, (moments.yy * scale.square()).sum(), moments.n_effective, grid)
@@ -83,14 +95,14 @@ def fit_ridge(
     return Ridge(float(grid[errors.argmin()]), spectrum, P)
 
 
-def strengths(e: Float[Tensor, " d"]) -> Float[Tensor, " l"]:
+def strengths(e: Float[Tensor, " r"]) -> Float[Tensor, " l"]:
     """The grid of strengths, relative to the largest eigenvalue, so that the scale of the codes drops out."""
     return e.amax() * torch.logspace(LOWEST, HIGHEST, STEPS, dtype=e.dtype, device=e.device)
 
 
 def gcv_errors(
-    e: Float[Tensor, " d"],
-    P: Float[Tensor, "d m"],
+    e: Float[Tensor, " r"],
+    P: Float[Tensor, "r m"],
     total: Float[Tensor, ""],
     n: float,
     grid: Float[Tensor, " l"],
@@ -113,7 +125,7 @@ def gcv_errors(
 def loo_errors(
     moments: Moments,
     spectrum: Spectrum,
-    P: Float[Tensor, "d m"],
+    P: Float[Tensor, "r m"],
     scale: Float[Tensor, " m"],
     rows: Rows,
     grid: Float[Tensor, " l"],
@@ -143,5 +155,12 @@ def loo_errors(
     return errors
 
 
-def _quadratic(x: Float[Tensor, "b d"], matrix: Float[Tensor, "d d"]) -> Float[Tensor, " b"]:
+def _varying(values: Float[Tensor, " r"]) -> Float[Tensor, " r"]:
+    """Eigenvalues clamped at 0; raise where none is above."""
+    if not values.amax() > 0:
+        raise ValueError("Z: expected codes that vary, got a single value in every column")
+    return values.clamp_min(0)
+
+
+def _quadratic(x: Float[Tensor, "b r"], matrix: Float[Tensor, "r r"]) -> Float[Tensor, " b"]:
     return ((x @ matrix) * x).sum(1)

@@ -38,10 +38,15 @@ class Source:
 
     def spectrum(self, name: str) -> Spectrum:
         """Of S_zz; decomposed once for all quantities that share it."""
-        zz = self.moments[name].zz
-        if zz.data_ptr() not in self._spectra:
-            self._spectra[zz.data_ptr()] = Spectrum.of(zz)
-        return self._spectra[zz.data_ptr()]
+        moments = self.moments[name]
+        place = moments.zz.data_ptr()
+        if place not in self._spectra:
+            if self.rows is not None and len(self.rows[name].Z) < len(moments.zz):
+                codes = torch.cat([z for z, _ in self.rows[name].chunks(moments)])
+                self._spectra[place] = Spectrum.of_rows(codes)
+            else:
+                self._spectra[place] = Spectrum.of(moments.zz)
+        return self._spectra[place]
 
     def fold_moments(self, name: str) -> list[Moments]:
         """Of one quantity in every fold."""

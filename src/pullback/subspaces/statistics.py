@@ -17,7 +17,7 @@ from pullback.subspaces.arguments import (
     check_quantities,
     result_dtype,
 )
-from pullback.subspaces.moments import Moments, chunks
+from pullback.subspaces.moments import Moments, add_upper, chunks, mirrored, sums_on, wide_chunks
 from pullback.validation import check_choice, check_positive, check_shape, check_tensor
 
 CODES = "z"
@@ -360,26 +360,23 @@ def _joint(Z: Tensor, Y: Mapping[str, Tensor], weights: Tensor | None) -> Suffic
     """Statistics of checked rows, a chunk at a time."""
     sizes = (Z.shape[1], *(y.shape[1] for y in Y.values()))
     blocks = [Z, *Y.values()]
-    # devices without float64 leave the sums to the CPU
-    device = Z.device if Z.device.type != "mps" else torch.device("cpu")
-    eps = torch.tensor([torch.finfo(b.dtype).eps for b in blocks], dtype=torch.float64, device=device)
+    eps = torch.tensor([torch.finfo(b.dtype).eps for b in blocks], dtype=torch.float64, device=sums_on(Z))
     p = sum(sizes)
     zero = eps.new_zeros(())
     total, squares, mean = zero, zero, eps.new_zeros(p)
     scatter = eps.new_zeros(p, p)
-    for rows in chunks(len(Z)):
-        x = torch.cat([b[rows].to(device).double() for b in blocks], dim=1)
-        w = None if weights is None else weights[rows].to(device).double()
+    for rows, x in zip(chunks(len(Z)), wide_chunks(blocks), strict=True):
+        w = None if weights is None else weights[rows].to(x)
         n = zero + len(x) if w is None else w.sum()
         if not bool(n > 0):
             continue
         own = x.mean(0) if w is None else (w @ x) / n
         x -= own
         both, joint = total * n / (total + n), total + n
-        scatter.addmm_(x.mT, x if w is None else x * w.unsqueeze(1))
+        add_upper(scatter, x, x if w is None else x * w.unsqueeze(1))
         d = own - mean
-        scatter.addr_(both * d, d)
+        add_upper(scatter, (both * d).unsqueeze(0), d.unsqueeze(0))
         mean = mean + d * (n / joint)
         total, squares = joint, squares + (n if w is None else w.square().sum())
     dtype = result_dtype(Z.dtype)
-    return SufficientStatistics(total, squares, mean, scatter, eps, tuple(Y), sizes, dtype)
+    return SufficientStatistics(total, squares, mean, mirrored(scatter), eps, tuple(Y), sizes, dtype)
