@@ -73,3 +73,35 @@ def test_bias_goes_to_the_value_only():
     found = gemm.linear_node(value, rows, weight, bias)
     torch.testing.assert_close(found[0], value @ weight.T + bias)
     torch.testing.assert_close(found[1], rows @ weight.T)
+
+
+@pytest.mark.parametrize("with_value", [False, True])
+@pytest.mark.parametrize("zero", [0, 1, 3, 5])
+def test_rows_without_an_adjoint_cost_nothing_and_change_nothing(zero, with_value, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    stack = torch.randn(6, 3, 4, dtype=torch.float64, generator=generator)
+    weight = torch.randn(7, 4, dtype=torch.float64, generator=generator).requires_grad_()
+    value, rows = (part.requires_grad_() for part in (stack[0], stack[1:]))
+    weights = torch.randn(6, 3, 7, dtype=torch.float64, generator=generator)
+    weights[1 : 1 + zero] = 0.0
+    multiplied = []
+
+    def counted(g, w):
+        multiplied.append(len(g) if g.ndim == 3 else 0)
+        return g @ w.mT
+
+    monkeypatch.setattr(gemm, "linear_rows", counted)
+    out = gemm.linear_node(value, rows, weight, None)
+    loss = (out[1] * weights[1:]).sum() + (out[0] * weights[0]).sum() * with_value
+    found = torch.autograd.grad(loss, (value, rows, weight), allow_unused=True)
+    plain = (rows @ weight.mT * weights[1:]).sum() + (value @ weight.mT * weights[0]).sum() * with_value
+    for got, wanted in zip(found, torch.autograd.grad(plain, (value, rows, weight)), strict=True):
+        torch.testing.assert_close(torch.zeros_like(wanted) if got is None else got, wanted)
+    assert max(multiplied) <= max(6 - zero, 1)
+
+
+def test_a_row_of_nan_is_no_row_of_zeros():
+    g = torch.zeros(3, 2, 2)
+    g[1, 0, 0] = torch.nan
+    assert gemm._leading_zeros(g) == 1
+    assert gemm._leading_zeros(torch.zeros(3, 2, 2)) == 2

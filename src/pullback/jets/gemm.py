@@ -137,20 +137,42 @@ class _LinearNode(torch.autograd.Function):
         if g_value is not None and ctx.needs_input_grad[3]:
             to_bias = g_value.flatten(0, -2).sum(0)
         needed = ctx.needs_input_grad[2]
-        if g_rows is not None:
-            g_rows = g_rows.contiguous()  # read by two products
         if g_value is not None and g_rows is not None and not torch.is_grad_enabled():
             g, s = joined(g_value, g_rows), joined(value, rows)
             if g is not None and s is not None:
-                to_stack, to_weight = _linear_adjoint(g, s, weight, needed)
+                to_stack, to_weight = _rows_adjoint(g, s, weight, needed)
                 return to_stack[0], to_stack[1:], to_weight, to_bias
         to_value, to_weight = (
             (None, None) if g_value is None else _linear_adjoint(g_value, value, weight, needed)
         )
-        to_rows, more = (None, None) if g_rows is None else _linear_adjoint(g_rows, rows, weight, needed)
+        to_rows, more = (None, None) if g_rows is None else _rows_adjoint(g_rows, rows, weight, needed)
         if to_weight is not None and more is not None:
             more = to_weight + more
         return to_value, to_rows, to_weight if more is None else more, to_bias
+
+
+def _rows_adjoint(g: Tensor, s: Tensor, weight: Tensor, needed: bool) -> tuple[Tensor, Tensor | None]:
+    """The same for derivative rows, without those in front whose adjoint is zero.
+
+    A loss of second derivatives alone leaves none for the first.
+    """
+    zero = 0 if torch.is_grad_enabled() else _leading_zeros(g)
+    kept = g[zero:].contiguous()  # two products read it
+    to_kept, to_weight = _linear_adjoint(kept, s[zero:], weight, needed)
+    if zero:
+        to_kept = torch.cat([to_kept.new_zeros(zero, *to_kept.shape[1:]), to_kept])
+    return to_kept, to_weight
+
+
+def _leading_zeros(g: Tensor) -> int:
+    """How many rows in front are zero, the last one aside; not looked for where that waits for a device."""
+    if g.device.type != "cpu":
+        return 0
+    for k, row in enumerate(g[:-1].unbind(0)):
+        low, high = row.aminmax()
+        if not (low == 0 == high):
+            return k
+    return max(len(g) - 1, 0)
 
 
 def _linear_adjoint(g: Tensor, s: Tensor, weight: Tensor, needed: bool) -> tuple[Tensor, Tensor | None]:
