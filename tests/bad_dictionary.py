@@ -127,6 +127,36 @@ DICTIONARY_CASES: list[Case] = [
         "ambient: expected factors (40, 5, r), one a row, got (39, 5, 2)",
     ),
     (
+        "ManifoldDictionary: number of atoms by factors",
+        lambda: fit("auto", ambient=pb.ambient.LowRank(torch.ones(40, 5, 2))),
+        ValueError,
+        "n_atoms: expected a number where rows have factors of their own",
+    ),
+    (
+        "ManifoldDictionary: factors and Adam",
+        lambda: fit(solver="adam", ambient=pb.ambient.LowRank(torch.ones(40, 5, 2))),
+        ValueError,
+        "solver: expected 'alternating' where rows have factors of their own",
+    ),
+    (
+        "ManifoldDictionary: factors and a mean",
+        lambda: fit(offset="mean", ambient=pb.ambient.LowRank(torch.ones(40, 5, 2))),
+        ValueError,
+        "offset: expected no mean to subtract where rows have factors",
+    ),
+    (
+        "ManifoldDictionary: factors and groups",
+        lambda: fit(given={"center_by": [0] * 40}, ambient=pb.ambient.LowRank(torch.ones(40, 5, 2))),
+        ValueError,
+        "center_by: expected no mean to subtract where rows have factors",
+    ),
+    (
+        "ManifoldDictionary: factors of nothing",
+        lambda: fit(ambient=pb.ambient.LowRank(torch.zeros(40, 5, 2))),
+        ValueError,
+        "ambient: expected factors that measure something, got zeros only",
+    ),
+    (
         "ManifoldDictionary: factors in a stream",
         lambda: pb.ManifoldDictionary(2, ambient=pb.ambient.LowRank(torch.ones(40, 5, 2))).partial_fit(Z),
         ValueError,

@@ -138,6 +138,12 @@ def test_a_run_that_was_interrupted_goes_on(
         )
         assert main(words("a", "--resume", "--no-report", "--center-by", "batch")) == 1
         assert "center_by: None there, batch here" in capsys.readouterr().err
+        other = tmp_path / "other.csv"
+        other.write_text(table.read_text().replace("0.", "1."))
+        again = words("a", "--resume", "--no-report")
+        again[1] = str(other)
+        assert main(again) == 1
+        assert "rows: (160, 7)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pullback.models.dictionary.iterate import SweepState
 from pullback.run_beside import beside_again
 from pullback.run_folder import open_run
 
-OF_THIS_PART = ("callback", "checkpoint_dir", "resume", "max_seconds", "ambient", "init")
+OF_THIS_PART = ("callback", "checkpoint_dir", "resume", "ambient", "init")
 """Options that another part of the same fit may change, or that no file holds."""
 
 
@@ -23,7 +23,7 @@ def known_groups(dataset: Any, record: Mapping[str, Any]) -> Any:
 
 
 def same_dictionary(
-    asked: ManifoldDictionary, folder: Path, rows: int, features: Iterable[str], center_by: str | None
+    asked: ManifoldDictionary, folder: Path, rows: int, features: Iterable[str], record: Mapping[str, Any]
 ) -> ManifoldDictionary:
     """The dictionary that a run's folder holds, whose fit had come to its end.
 
@@ -31,20 +31,24 @@ def same_dictionary(
         asked: with the options of the command.
         folder: of the run.
         rows, features: of the data.
-        center_by: column of the nuisance factor.
+        record: what the command is going to keep beside the model.
     Raises:
         ValueError: it is the end of another fit.
     """
-    found, record = open_run(folder)
+    found, before = open_run(folder)
     if not isinstance(found, ManifoldDictionary):
         raise ValueError(f"--resume: {folder} holds a {type(found).__name__}; choose another --out")
     mine, theirs = asked.get_params(), found.get_params()
-    differ = [name for name in mine if name not in OF_THIS_PART and mine[name] != theirs[name]]
+    differ = [
+        name for name in mine if name not in OF_THIS_PART and _plain(mine[name]) != _plain(theirs[name])
+    ]
     parts = [f"{name}: {theirs[name]} there, {mine[name]} here" for name in differ]
     if rows != len(found.codes_):
         parts.append(f"rows: {len(found.codes_)} there, {rows} here")
-    if (before := record.get("center_by", center_by)) != center_by:
-        parts.append(f"center_by: {before} there, {center_by} here")
+    kept = [name for name in ("center_by", "rows", "groups") if name in before]
+    parts += [
+        f"{name}: {before[name]} there, {record[name]} here" for name in kept if before[name] != record[name]
+    ]
     if list(features) != list(getattr(found, "feature_names_in_", [])):
         parts.append("features")
     if parts:
@@ -53,6 +57,11 @@ def same_dictionary(
             "--overwrite or choose another --out"
         )
     return found
+
+
+def _plain(option: Any) -> Any:
+    """An option as a file gives it back."""
+    return list(option) if isinstance(option, tuple) else option
 
 
 class SweepNotes:

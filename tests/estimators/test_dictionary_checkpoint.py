@@ -298,6 +298,7 @@ def died(tmp_path: Path) -> Path:
         ({}, {"center_by": None}, r"center_by: \(80,\) .* there, None here"),
         ({}, {"row_weights": np.ones(80)}, "row_weights: None there"),
         ({}, {"labels": {0: np.arange(80.0)}}, "labels: None there"),
+        ({"ambient": pb.ambient.LowRank(torch.eye(8))}, {}, "ambient: None there"),
     ],
 )
 def test_a_checkpoint_of_another_fit_is_refused(

@@ -10,6 +10,8 @@ import torch
 import pullback as pb
 from planted import planted
 from pullback.models.dictionary.codes import SparseCodes
+from pullback.models.dictionary.iterate import INTERRUPTED
+from pullback.models.dictionary.row_metrics import MeasuredDecoders
 
 KINDS = ("circle", "interval")
 TRUE = planted(300, "single", kinds=KINDS, p=20, sigma=0.0, seed=4)
@@ -99,6 +101,85 @@ def test_a_large_shared_factor_is_kept(tmp_path: Path) -> None:
     again = pb.ManifoldDictionary.load(model.save(tmp_path / "model"))
     assert torch.equal(again.ambient.factor, U)
     np.testing.assert_allclose(again.transform(Z).coords, model.transform(Z).coords, atol=1e-7)
+
+
+def test_what_was_not_seen_does_not_matter() -> None:
+    Z, U = seen("gaps")
+    U = U.clone()
+    U[:4] = 0.0  # of these rows nothing was
+    options = {"gate": "softmax", "ambient": pb.ambient.LowRank(U), "random_state": 0, "n_restarts": 1}
+    found = []
+    for value in (0.0, 100.0):
+        rows = torch.where(U.diagonal(dim1=1, dim2=2) > 0, Z, value)
+        found.append(pb.ManifoldDictionary(2, list(KINDS), max_sweeps=4, **options).fit(rows.numpy()))
+    one, other = found
+    assert one.diagnostics_.fvu == pytest.approx(other.diagnostics_.fvu, rel=1e-6)
+    np.testing.assert_allclose(one.components_, other.components_, atol=1e-6)
+    ambient = options["ambient"]
+    rows = torch.where(U.diagonal(dim1=1, dim2=2) > 0, Z, 7.0)
+    score = one.score(rows, ambient=ambient)
+    assert score == pytest.approx(1 - one.diagnostics_.fvu, abs=0.01)
+    assert one.score(rows) < score - 0.1
+
+
+def test_edits_go_by_the_factors() -> None:
+    Z, U = seen("gaps")
+    model, ambient = fitted("gaps"), pb.ambient.LowRank(U)
+    k = circle_of(model)
+    steps = [model.steer(Z, k, [0.5], ambient=a) - Z for a in (ambient, None)]
+    row, slot, t = model.transform(Z, ambient=ambient).of_atom(k)
+    wanted = torch.zeros_like(Z)
+    atom = model.atoms_[k]
+    a = torch.as_tensor(model.transform(Z, ambient=ambient).weights)[row, slot]
+    wanted[row] = a[:, None] * (atom.decode((t + 0.5) % (2 * np.pi)) - atom.decode(t)).double()
+    torch.testing.assert_close(steps[0], wanted, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(steps[1], wanted, atol=1e-2)
+    assert torch.isfinite(model.ablate(Z, k, ambient=ambient)).all()
+
+
+def test_a_dictionary_starts_one_in_another_metric() -> None:
+    Z, U = seen("gaps")
+    model = fitted("gaps")
+    start = torch.as_tensor(model.inverse_transform(model.transform(Z, ambient=pb.ambient.LowRank(U))))
+    narrow = torch.linalg.qr(torch.randn(20, 12, generator=torch.Generator().manual_seed(0))).Q.double()
+    for ambient in (pb.ambient.LowRank(U), pb.ambient.LowRank(narrow), pb.ambient.Diagonal(4.0)):
+        again = pb.ManifoldDictionary(
+            2, gate="softmax", init=model, ambient=ambient, max_sweeps=1, random_state=0
+        ).fit(start.numpy())
+        assert again.diagnostics_.fvu < 0.02
+
+
+def test_interrupted_before_factors_the_start_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(self: object, *given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MeasuredDecoders, "__call__", pressed)
+    Z, U = seen("gaps")
+    model = pb.ManifoldDictionary(
+        2, list(KINDS), gate="softmax", ambient=pb.ambient.LowRank(U), random_state=0, n_restarts=1
+    ).fit(Z.numpy())
+    assert model.message_ == INTERRUPTED
+    assert model.transform(Z.numpy()).weights.shape == (300, 2)
+
+
+@pytest.mark.parametrize("weight", [np.float64(2), torch.full((20,), 2.0)])
+def test_metrics_of_any_number_are_saved(weight: object, tmp_path: Path) -> None:
+    Z, _ = seen("noise")
+    ambient = pb.ambient.Diagonal(weight)
+    model = pb.ManifoldDictionary(1, "circle", ambient=ambient, max_sweeps=1, n_restarts=1).fit(Z.numpy())
+    again = pb.ManifoldDictionary.load(model.save(tmp_path / "model"))
+    np.testing.assert_allclose(np.asarray(again.ambient.weight), np.asarray(weight))
+
+
+def test_a_metric_that_no_file_can_hold_is_refused(tmp_path: Path) -> None:
+    class Mine(pb.ambient.Diagonal):
+        pass
+
+    Z, _ = seen("noise")
+    model = pb.ManifoldDictionary(1, "circle", ambient=Mine(2.0), max_sweeps=1, n_restarts=1).fit(Z.numpy())
+    with pytest.raises(TypeError, match=r"ambient: expected a metric of pullback\.ambient to save, got Mine"):
+        model.save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_fit_transform_uses_the_factors() -> None:

@@ -105,3 +105,4 @@ def test_a_row_of_nan_is_no_row_of_zeros():
     g[1, 0, 0] = torch.nan
     assert gemm._leading_zeros(g) == 1
     assert gemm._leading_zeros(torch.zeros(3, 2, 2)) == 2
+    assert gemm._leading_zeros(torch.zeros(3, 0, 2)) == 0

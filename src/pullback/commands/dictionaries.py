@@ -24,6 +24,7 @@ from pullback.commands.options import (
     given,
 )
 from pullback.commands.printing import console, print_json
+from pullback.estimators.dictionary_checkpoint import FILE_NAME, digest
 from pullback.run_beside import read_beside, reading_with
 from pullback.run_dictionary import SweepNotes, same_dictionary
 from pullback.run_folder import REPORT_FILE, check_folder, write_record
@@ -80,7 +81,8 @@ def dictionary(
         label=label, id=identifier, drop=drop, missing=missing, categorical=categorical, layer=layer, key=key
     )
     checkpoint = out / CHECKPOINT_FOLDER
-    finished = resume and (out / "config.json").exists() and not (overwrite or checkpoint.exists())
+    begun = (checkpoint / FILE_NAME).exists()
+    finished = resume and (out / "config.json").exists() and not (overwrite or begun)
     if (out / "config.json").exists() and not (overwrite or resume):
         raise FileExistsError(f"{out}: already holds a model; pass --overwrite or choose another --out")
     check_folder(out)
@@ -104,8 +106,12 @@ def dictionary(
         max_sweeps=sweeps,
         random_state=seed,
     ).set_params(**{"checkpoint_dir": str(checkpoint), "resume": resume} | settings)
+    kept = reading_with(data, names, reading)
+    command = shlex.join(["pullback", *sys.argv[1:]])
+    record = {"data": data, "reading": kept, "command": command, "plain": False, "center_by": center_by}
+    record |= {"rows": digest(dataset.X), "groups": None if groups is None else digest(groups)}
     if finished:
-        model = same_dictionary(model, out, len(dataset.X), dataset.features, center_by)
+        model = same_dictionary(model, out, len(dataset.X), dataset.features, record)
     else:
         with SweepNotes(console(), silent=quiet or as_json) as notes:
             model.set_params(callback=notes)
@@ -114,9 +120,6 @@ def dictionary(
         model.save(out, overwrite=True)
         with suppress(OSError):
             checkpoint.rmdir()
-    kept = reading_with(data, names, reading)
-    command = shlex.join(["pullback", *sys.argv[1:]])
-    record = {"data": data, "reading": kept, "command": command, "plain": False, "center_by": center_by}
     write_record(out, dataset, model.codes_, **record)
     known = model.diagnostics_
     summary = {

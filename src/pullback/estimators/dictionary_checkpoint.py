@@ -1,5 +1,6 @@
 """The checkpoint of a dictionary's fit: where it is, what it is of, and what it may hold."""
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -142,16 +143,19 @@ def _told(name: str, value: Any) -> Any:
     if type(value) in HELD:
         return repr(value)
     if name == "init" and hasattr(value, "components_"):
-        return [atom.chart.name for atom in value.atoms_] + [_digest(value.components_)]
+        return [atom.chart.name for atom in value.atoms_] + [digest(value.components_)]
     if isinstance(value, Tensor | np.ndarray | list | tuple) or hasattr(value, "__array__"):
-        return _digest(value)
+        return digest(value)
+    if name == "ambient" and dataclasses.is_dataclass(value):
+        told = {f.name: _told(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"class": type(value).__name__, **told}
     described = describe(name, value)
     if not is_omitted(described):
         return described
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
     """Shape and checksum of an array."""
     array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
     content = repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes()

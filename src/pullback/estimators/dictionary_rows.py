@@ -123,7 +123,7 @@ class Frame:
             raise ValueError("ambient: only used after a fit whose rows had factors of their own, got one")
         check_row_factors(ambient, n, p)
         root: Any = self.ambient.factor
-        return inner_factors(root, ambient.factor.to(root))
+        return inner_factors(root, ambient.factor.detach().to(root))
 
     def outside(self, B: Float[Tensor, "k q"], regression: Float[Tensor, "k p"]) -> Float[Tensor, "k p"]:
         """Decoders in data space: those of `inside`, and a regression's where no row measures."""
@@ -147,8 +147,10 @@ def check_row_factors(ambient: Any, n: int, p: int) -> None:
         raise ValueError(f"ambient: expected factors ({n}, {p}, r), one a row, got {shape}")
 
 
-def read_ambient(ambient: Any, n: int, p: int) -> tuple[Constant | None, RowMetrics | None]:
-    """The metric that all rows share, and factors about it where each row has one.
+def read_ambient(
+    ambient: Any, n: int, p: int, device: torch.device
+) -> tuple[Constant | None, RowMetrics | None]:
+    """The metric that all rows share, and factors about it where each row has one, on the device of the rows.
 
     Raises:
         ValueError, TypeError: a metric that does not fit.
@@ -167,7 +169,10 @@ def read_ambient(ambient: Any, n: int, p: int) -> tuple[Constant | None, RowMetr
     if not is_by_row(ambient):
         return ambient, None
     check_row_factors(ambient, n, p)
-    metrics = about_mean(ambient.factor)  # type: ignore[arg-type]
+    factor: Any = ambient.factor  # type: ignore[attr-defined]
+    if not bool(factor.any()):
+        raise ValueError("ambient: expected factors that measure something, got zeros only")
+    metrics = about_mean(factor.detach().to(device))
     return LowRank(metrics.root), metrics
 
 

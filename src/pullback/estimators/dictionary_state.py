@@ -13,7 +13,7 @@ from pullback.ambient.base import Constant
 from pullback.ambient.fisher import Gaussian
 from pullback.ambient.linear import Diagonal, Euclidean, LowRank
 from pullback.estimators.dictionary_rows import Frame, Given
-from pullback.estimators.registry import describe, is_omitted, rebuild
+from pullback.estimators.registry import KIND, describe, is_omitted, rebuild
 from pullback.io import FormatError, load_model
 from pullback.models.dictionary.alarms import Alarm
 from pullback.models.dictionary.codes import SparseCodes
@@ -102,12 +102,25 @@ def _restored_option(name: str, value: Any, features: int) -> Any:
 
 
 def described_ambient(ambient: Constant | None) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
-    """A metric as its class with plain options, and its tensors."""
+    """A metric as its class with plain options, and its tensors.
+
+    Raises:
+        TypeError: a metric that no file can hold.
+    """
     if ambient is None:
         return None, {}
+    if type(ambient).__name__ not in AMBIENTS or type(ambient) is not AMBIENTS[type(ambient).__name__]:
+        described = describe("ambient", ambient)
+        if is_omitted(described):
+            raise TypeError(
+                f"ambient: expected a metric of pullback.ambient to save, got {type(ambient).__name__}; "
+                "register_module makes it known"
+            )
+        return described, {}
     given = {field.name: getattr(ambient, field.name) for field in fields(ambient)}  # type: ignore[arg-type]
     tensors = {f"ambient.{name}": value for name, value in given.items() if isinstance(value, Tensor)}
     plain = {name: value for name, value in given.items() if not isinstance(value, Tensor)}
+    plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in plain.items()}
     return {"class": type(ambient).__name__, **plain}, tensors
 
 
@@ -119,6 +132,8 @@ def rebuilt_ambient(settings: dict[str, Any] | None, tensors: dict[str, Tensor])
     """
     if settings is None:
         return None
+    if KIND in settings:
+        return rebuild("ambient", settings, n_features=0)
     plain = dict(settings)
     name = plain.pop("class", None)
     if name not in AMBIENTS:
@@ -211,9 +226,8 @@ def _filled(cls: type, config: dict[str, Any], tensors: dict[str, Tensor]) -> An
         tensors.get("means"),
         tuple(fitted["groups"]),
         rebuilt_ambient(fitted["ambient"], tensors),
-        bool(fitted["by_row"]),
+        bool(fitted.get("by_row", False)),
     )
-    # factors of rows belong to the rows
     model.ambient = None if model._frame.by_row else model._frame.ambient
     model._lam, model._rho, model._seen = tensors["lam"], fitted["rho"], fitted["seen"]
     model._moments = None

@@ -21,9 +21,11 @@ from pullback.models.dictionary.atoms import Atom
 from pullback.models.dictionary.codes import SparseCodes, decode
 from pullback.models.dictionary.decoder_step import Moments
 from pullback.models.dictionary.diagnostics import FitDiagnostics
+from pullback.models.dictionary.gram import whitened
 from pullback.models.dictionary.matching import Alignment, align_by_decoders, align_by_rows
 from pullback.models.dictionary.module import ManifoldDictionaryModule
 from pullback.models.dictionary.moving import moved
+from pullback.models.dictionary.row_metrics import about_mean
 from pullback.models.dictionary.transforming import Encoder
 from pullback.validation import check_choice
 
@@ -83,20 +85,32 @@ class FittedDictionary(BaseEstimator, ABC):
         found = rows.to(torch.as_tensor(codes.weights).dtype)
         return found.numpy() if isinstance(codes.weights, np.ndarray) else found
 
-    def score(self, Z: Any, y: Any = None) -> float:
-        """Share of the variance of rows that is explained, 1 - FVU."""
-        given = self._ready(Z)
-        fitted = torch.as_tensor(self.inverse_transform(self.transform(Z))).to(given.rows)
-        spread = (given.rows - given.rows.mean(0)).square().sum()
-        return float(1 - (given.rows - fitted).square().sum() / spread)
+    def score(self, Z: Any, y: Any = None, *, ambient: Any = None) -> float:
+        """Share of the variance of rows that is explained, 1 - FVU.
 
-    def steer(self, Z: Any, atom: int, delta: Any) -> Any:
+        Args:
+            Z: rows, (N, p).
+            y: ignored.
+            ambient: as in `transform`; misfit and variance are by the factors then.
+        """
+        given = self._ready(Z)
+        fitted = torch.as_tensor(self.inverse_transform(self.transform(Z, ambient=ambient))).to(given.rows)
+        missed, apart = given.rows - fitted, given.rows - given.rows.mean(0)
+        if ambient is not None:
+            metrics = about_mean(ambient.factor.detach().to(given.rows.device))
+            inner = given.rows.double() @ metrics.root
+            apart = whitened(inner - metrics.mean(inner), metrics.factors)
+            missed = whitened(missed.double() @ metrics.root, metrics.factors)
+        return float(1 - missed.square().sum() / apart.square().sum())
+
+    def steer(self, Z: Any, atom: int, delta: Any, *, ambient: Any = None) -> Any:
         """Rows moved along one atom: Z + a [g(t moved by delta) - g(t)]; what is not explained stays.
 
         Args:
             Z: rows, (N, p).
             atom: its number.
             delta: step along the chart, (d,) or one a row (N, d), in the units of its coordinates.
+            ambient: as in `transform`.
         Returns:
             (N, p); rows that do not use the atom are unchanged, and delta = 0 gives Z.
         Raises:
@@ -113,25 +127,28 @@ class FittedDictionary(BaseEstimator, ABC):
                 f"atom {atom} is a {chart.name}: {chart.d} "
                 + ("tangent components" if chart.name == "sphere" else "coordinates")
             )
-        row, a, t = self._uses(given, atom)
+        row, a, t = self._uses(given, atom, ambient)
         step = step.expand(len(given.rows), chart.d)[row]
         B = self._components[self._encoder.layout.block(atom)].double()
         ahead, behind = (chart.jet(x, 0).value @ B for x in (moved(chart, t, step), t))
         change = torch.where((step == 0).all(1, keepdim=True), 0.0, a * (ahead - behind))
         return given.returned(given.rows.index_add(0, row, change.to(given.rows)))
 
-    def ablate(self, Z: Any, atom: int, mode: Literal["zero", "mean"] = "zero") -> Any:
+    def ablate(
+        self, Z: Any, atom: int, mode: Literal["zero", "mean"] = "zero", *, ambient: Any = None
+    ) -> Any:
         """Rows without what one atom adds to them, or with its mean point instead.
 
         Args:
             Z: rows, (N, p).
             atom: its number.
             mode: "zero" or "mean".
+            ambient: as in `transform`.
         """
         check_choice("mode", mode, ("zero", "mean"))
         given = self._ready(Z)
         chart = self._atom(atom).chart
-        row, a, t = self._uses(given, atom)
+        row, a, t = self._uses(given, atom, ambient)
         B = self._components[self._encoder.layout.block(atom)].double()
         part = chart.jet(t, 0).value @ B
         if mode == "mean":
@@ -180,7 +197,10 @@ class FittedDictionary(BaseEstimator, ABC):
 
     @classmethod
     def load(cls: type[Fitted], directory: str | os.PathLike) -> Fitted:
-        """The dictionary that `save` wrote; `partial_fit` goes on from it."""
+        """The dictionary that `save` wrote; `partial_fit` goes on from it.
+
+        Factors of rows belong to the rows and are not kept: give them as ``ambient`` to fit again.
+        """
         return restored_dictionary(cls, directory)
 
     # inside
@@ -244,9 +264,10 @@ class FittedDictionary(BaseEstimator, ABC):
             raise ValueError(f"atom: expected 0 .. {len(self.atoms_) - 1}, got {atom!r}")
         return self.atoms_[atom]
 
-    def _uses(self, given: Given, atom: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _uses(self, given: Given, atom: int, ambient: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Rows that use an atom, its weight there (m, 1), and its coordinates."""
-        codes = self._encoder.codes(self._inner(given))
+        factors = self._frame.factors(ambient, *given.rows.shape)
+        codes = self._encoder.codes(self._inner(given), factors=factors)
         row, slot, t = codes.of_atom(atom)
         chart = self.atoms_[atom].chart
         return row, torch.as_tensor(codes.weights)[row, slot].unsqueeze(1), t[:, : chart.c]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from pullback.subspaces import SubspaceTable
 
@@ -65,4 +66,6 @@ def _part(X: Any, quantities: Mapping[str, Any] | None, index: np.ndarray) -> Pa
 def _taken(values: Any, index: np.ndarray) -> Any:
     if hasattr(values, "iloc"):
         return values.iloc[index]
+    if sparse.issparse(values):
+        return values.tocsr()[index]
     return (np.asarray(values) if isinstance(values, list | tuple) else values)[index]

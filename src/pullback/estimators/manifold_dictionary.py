@@ -44,7 +44,7 @@ class ManifoldDictionary(FittedDictionary):
     evidence against the null of separate points.
 
     Args:
-        n_atoms: K, or "auto": the number of cones that hold rows of one atom.
+        n_atoms: K, or "auto": the number of cones that hold rows of one atom (not by factors of rows).
         charts: "auto" (by evidence), a name ("circle", "interval", "plane", "sphere", "torus", "line") or a
             chart of `pullback.charts` for all atoms, a list of K, or a function (rows, groups) -> list that
             is called once on the groups that the start found.
@@ -63,7 +63,9 @@ class ManifoldDictionary(FittedDictionary):
         ambient: metric of data space (`pullback.ambient`) that the misfit is measured in: Euclidean, Diagonal
             or LowRank with one factor for all rows; None for Euclidean. LowRank with a factor for every row,
             (N, p, r), for noise or gaps that differ from row to row (experimental): charts and starts are
-            found in the mean metric, then decoders by conjugate gradients, and codes, by each row's own.
+            found on rows as they probably are, then decoders by conjugate gradients, and codes, by each row's
+            own. New rows bring theirs to `transform`, `score`, `steer` and `ablate`; `align` and reports
+            measure all rows alike.
         offset: b0: None for 0, "mean", or an array (p,). Never subtract the mean of sums.
         solver: "alternating", or "adam", which moves decoders by gradients instead: slower, to compare
             with, and a pattern for losses of your own on ``module_``.
@@ -164,20 +166,27 @@ class ManifoldDictionary(FittedDictionary):
             The estimator itself. After the checks nothing is raised: a fit that did not come to rest says so
             in ``diagnostics_``.
         Raises:
-            ValueError, TypeError: see the messages.
+            ValueError, TypeError: see the messages; while it fits only where evidence gives a labelled atom a
+                chart that one number a row cannot be a coordinate of.
         """
         K = given_number(self)
         options = checked_options(self, K)
         given = self._read(Z, reset=True)
         n, device = len(given.rows), given.rows.device
         weights = read_row_weights(row_weights, n)
-        shared, metrics = read_ambient(self.ambient, n, given.rows.shape[1])
+        shared, metrics = read_ambient(self.ambient, n, given.rows.shape[1], device)
+        if metrics is not None:
+            self._check_alone(K, center_by)
         self._frame = new_frame(given.rows, self.offset, shared, center_by, by_row=metrics is not None)
         rows = self._frame.inside(given.rows.double() - self._frame.taken(given.rows, center_by).double())
+        if metrics is not None:
+            rows = metrics.visible(rows)
         seed = resumed_seed(self, draw_seed(self.random_state))
 
         def fitted(count: int, journal: Journal = UNKEPT) -> DictionaryFit:
             init, values = read_init(self, count, n), read_labels(labels, count, n)
+            if isinstance(init, tuple):
+                init = (init[0], self._frame.inside(init[1].to(rows)))
             return fit_dictionary(
                 rows,
                 count,
@@ -265,6 +274,21 @@ class ManifoldDictionary(FittedDictionary):
 
     # inside
 
+    def _check_alone(self, K: int | None, center_by: Any) -> None:
+        """Raise where factors of rows meet what measures all rows alike."""
+        if K is None:
+            raise ValueError("n_atoms: expected a number where rows have factors of their own, got 'auto'")
+        if self.solver != "alternating":
+            raise ValueError(
+                f"solver: expected 'alternating' where rows have factors of their own, got {self.solver!r}"
+            )
+        if isinstance(self.offset, str) or center_by is not None:
+            name = "center_by" if center_by is not None else "offset"
+            raise ValueError(
+                f"{name}: expected no mean to subtract where rows have factors of their own, which may not "
+                "have seen what it is of; subtract it from the rows"
+            )
+
     def _settle(
         self,
         found: DictionaryFit,
@@ -301,7 +325,7 @@ class ManifoldDictionary(FittedDictionary):
             else replace(fit.codes, weights=fit.codes.weights / fit.scale)
         )
         self.codes_ = self._returned(self._encoder.codes(rows, inside, factors), given)
-        self.diagnostics_ = diagnose_fit(found, rows, factors)
+        self.diagnostics_ = diagnose_fit(found, rows, metrics)
         log_alarms(self.diagnostics_.alarms)
         self._moments = gather(layout, fit.codes, outer)
 

@@ -152,7 +152,7 @@ class _LinearNode(torch.autograd.Function):
 
 
 def _rows_adjoint(g: Tensor, s: Tensor, weight: Tensor, needed: bool) -> tuple[Tensor, Tensor | None]:
-    """The same for derivative rows, without those in front whose adjoint is zero.
+    """`_linear_adjoint` without the rows in front whose adjoint is zero.
 
     A loss of second derivatives alone leaves none for the first.
     """
@@ -166,7 +166,7 @@ def _rows_adjoint(g: Tensor, s: Tensor, weight: Tensor, needed: bool) -> tuple[T
 
 def _leading_zeros(g: Tensor) -> int:
     """How many rows in front are zero, the last one aside; not looked for where that waits for a device."""
-    if g.device.type != "cpu":
+    if g.device.type != "cpu" or not g.numel():
         return 0
     for k, row in enumerate(g[:-1].unbind(0)):
         low, high = row.aminmax()

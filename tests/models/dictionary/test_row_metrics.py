@@ -129,7 +129,7 @@ def test_steps_by_parts_are_those_of_all_rows(monkeypatch: pytest.MonkeyPatch) -
     steps = SweepSteps(layout, Z @ metrics.root, SweepOptions(), metrics=metrics)
     now = steps.decoders(codes, torch.ones(layout.K, dtype=torch.float64), 0)
     whole = steps.stepped(now, None, 0), steps.encoded(now.fit, 0)
-    monkeypatch.setattr("pullback.models.dictionary.sweep_steps.ENTRIES", 1)
+    monkeypatch.setattr("pullback.models.dictionary.gram.ENTRIES", 1)
     parts = steps.stepped(now, None, 0), steps.encoded(now.fit, 0)
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one.value, other.value)

@@ -72,7 +72,8 @@ def grown(
     """Fits with an atom more or fewer than there seem to be, where that is called for.
 
     One more while the noise is not reached and the last one has helped; one fewer while the noise is reached
-    and two atoms share most of their directions, since few rows may show an atom in two pieces.
+    and two atoms share most of their directions, since few rows may show an atom in two pieces; it is kept if
+    it leaves as little.
 
     Args:
         fit: a fit with that many atoms, which keeps its own loops in the journal that it is given.
@@ -95,7 +96,8 @@ def grown(
         except KeyboardInterrupt:
             return kept.broken_off()
         fewer = wanted < count
-        if not (_at_noise(found, shape) if fewer else _helped(found, kept)):
+        enough = _at_noise(found, shape) and not _helped(kept, found) if fewer else _helped(found, kept)
+        if not enough:
             return kept.broken_off() if found.interrupted else kept
         kept = found
         if not kept.interrupted:

@@ -12,6 +12,7 @@ from pullback.models.dictionary.codes import Codes
 from pullback.models.dictionary.gauge import isometry_residual, speed_variation
 from pullback.models.dictionary.gram import whitened
 from pullback.models.dictionary.restarts import DictionaryFit
+from pullback.models.dictionary.row_metrics import RowMetrics
 from pullback.models.dictionary.scores import effective_atoms
 from pullback.models.dictionary.topology import Topology
 
@@ -31,7 +32,7 @@ class FitDiagnostics:
     """What a fit says about itself.
 
     Attributes:
-        fvu: Σ|z - ẑ|² over Σ|z - z̄|².
+        fvu: Σ|z - ẑ|² over Σ|z - z̄|², by the factors of rows where they have some.
         sigma: noise level that the fit leaves.
         sigma_noise: noise level that the spectrum of the rows tells; None without a flat bulk.
         edf: effective number of basis functions.
@@ -72,20 +73,21 @@ class FitDiagnostics:
 
 
 def diagnose_fit(
-    found: DictionaryFit, Z: Float[Tensor, "n p"], factors: Float[Tensor, "n p r"] | None = None
+    found: DictionaryFit, Z: Float[Tensor, "n p"], metrics: RowMetrics | None = None
 ) -> FitDiagnostics:
     """Diagnostics of a fit.
 
     Args:
         found: all attempts.
         Z: the rows.
-        factors: by which every row is measured; None where all are measured alike.
+        metrics: of rows that are measured each by a factor of its own.
     """
     best = found.best
     fit, codes = best.fit, best.fit.codes
     layout = fit.layout
-    apart = Z.double() - Z.double().mean(0)
-    spread = float((apart if factors is None else whitened(apart, factors)).square().sum())
+    rows = Z.double()
+    apart = rows - rows.mean(0) if metrics is None else whitened(rows - metrics.mean(rows), metrics.factors)
+    spread = float(apart.square().sum())
     usage = codes.usage(layout.K).cpu().numpy()
     gauge = []
     for k, chart in enumerate(layout.charts):

@@ -13,7 +13,16 @@ from torch import Tensor
 from pullback.models.dictionary.alone import SHORT
 from pullback.models.dictionary.codes import Codes
 from pullback.models.dictionary.decoder_step import DENSE_UP_TO, design
-from pullback.models.dictionary.gram import Gram, Projected, fitted, local, measured, projected, rows_of
+from pullback.models.dictionary.gram import (
+    Gram,
+    Projected,
+    fitted,
+    local,
+    measured,
+    projected,
+    rows_at_once,
+    rows_of,
+)
 from pullback.models.dictionary.layout import Layout, Places
 from pullback.models.dictionary.row_step import RowSteps, step_rows
 from pullback.models.dictionary.softmax_step import step_softmax
@@ -131,8 +140,9 @@ def encode(
         factors: U_i by which every row is measured, (n, p, r); None where all are measured alike.
     """
     most = max(len(chart.grid()) * len(atoms) for chart, atoms in layout.kinds)
-    wide = 0 if factors is None else layout.total * max(layout.total, factors.shape[2])
-    size = max(1, ENTRIES // max(most, layout.total, Z.shape[1], wide))
+    size = max(1, ENTRIES // max(most, layout.total, Z.shape[1]))
+    if factors is not None:
+        size = min(size, rows_at_once(layout, factors))
     gram = B @ B.mT if factors is None else None
     grids = None if gram is None else _Grids(layout, gram)
     parts = []

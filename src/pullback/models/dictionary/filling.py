@@ -1,8 +1,8 @@
 """Rows as they probably are, where each was measured by a factor of its own: some numbers badly, some not.
 
-z ~ N(0, Σ) and U_iᵀ z_i seen with noise N(0, s² I); Σ and s² by expectation maximisation, rows by their
-posterior mean (Rubin and Thayer 1982, for factors that differ from row to row). What starts look for, which
-rows are close, is lost under the noise of the worst numbers otherwise.
+z ~ N(m, Σ) and U_iᵀ z_i seen with noise N(0, s² I): m the mean of what was seen, Σ and s² by expectation
+maximisation, rows by their posterior mean (Rubin and Thayer 1982, for factors that differ from row to row).
+What starts look for, which rows are close, is lost under the noise of the worst numbers otherwise.
 """
 
 import torch
@@ -20,7 +20,7 @@ FLOOR = 1e-12
 
 
 def filled(Z: Float[Tensor, "n p"], metrics: RowMetrics, rounds: int = ROUNDS) -> Float[Tensor, "n p"]:
-    """Posterior means of rows.
+    """Posterior means of rows, which count alike.
 
     Args:
         Z: rows, (n, p); what their factors do not see of them does not matter.
@@ -29,12 +29,15 @@ def filled(Z: Float[Tensor, "n p"], metrics: RowMetrics, rounds: int = ROUNDS) -
     """
     factors, many = metrics.factors, metrics.numbers.sum()
     n, p, r = factors.shape
-    Y = whitened(Z, factors)
+    centre = metrics.mean(Z)
+    Y = whitened(Z - centre, factors)
     size = max(1, ENTRIES // (p * max(p, r)))
     parts = [slice(begin, begin + size) for begin in range(0, n, size)]
     # as if what was seen were all there is
     covariance = torch.eye(p, dtype=Y.dtype, device=Y.device) * (Y.square().sum() / factors.square().sum())
     energy = Y.square().sum() / many
+    if not energy > 0:
+        return centre.expand_as(Z)
     s2 = 0.1 * energy
     means = torch.empty(n, p, dtype=Y.dtype, device=Y.device)
     for _ in range(rounds):
@@ -52,4 +55,4 @@ def filled(Z: Float[Tensor, "n p"], metrics: RowMetrics, rounds: int = ROUNDS) -
         covariance = (spread + spread.mT) / (2 * n)
         if abs(before - s2) <= AT_REST * s2:
             break
-    return means
+    return centre + means

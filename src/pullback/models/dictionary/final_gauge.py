@@ -32,8 +32,7 @@ def _isometric(steps: SweepSteps, best: Iterate, sweep: int) -> Iterate:
     strength, fit, codes = at_sweep(steps.options.isometry, sweep), best.fit, best.codes
     charts = enumerate(steps.layout.charts)
     todo = [k for k, chart in charts if chart.name in FREE and chart.d > 0 and k not in steps.labelled]
-    # a fit by factors of rows begins in this gauge, and has no misfit that atoms could be freed in alone
-    if strength == 0 or not todo or steps.metrics is not None:
+    if strength == 0 or not todo:
         return best
     coords, B = codes.coords.clone(), fit.B.clone()
     missed = steps.Z - decode(steps.layout, B, codes)

@@ -10,6 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pullback.models.dictionary.layout import Layout
+
+ENTRIES = 2**23
+"""Numbers of the tables of rows with factors that are held at a time."""
 Gram = Float[Tensor, "... k k"]
 """G = B Bᵀ for all rows, or G_i of every row."""
 
@@ -72,6 +76,11 @@ def projected(
         return measured(Z, B, factors)
     Q = torch.linalg.qr(B.mT).Q
     return Projected(Z.to(B) @ Q, B @ Q)
+
+
+def rows_at_once(layout: Layout, factors: Float[Tensor, "n p r"]) -> int:
+    """How many rows with factors are worked on at a time: each has a table of its own."""
+    return max(1, ENTRIES // (layout.total * max(layout.total, factors.shape[2])))
 
 
 def rows_of(gram: Gram, at: Int[Tensor, " m"] | slice) -> Gram:

@@ -19,8 +19,9 @@ from pullback.models.dictionary.attempt import (
     View,
     attempt_fit,
 )
+from pullback.models.dictionary.decoder_step import NotDefiniteError
 from pullback.models.dictionary.filling import filled
-from pullback.models.dictionary.iterate import INTERRUPTED, SweepState
+from pullback.models.dictionary.iterate import INTERRUPTED, Alternated, SweepState
 from pullback.models.dictionary.journal import UNKEPT, Journal
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.noise import largest_ratio
@@ -38,17 +39,20 @@ class DictionaryFit:
         attempts: sorted.
         by_noise: whether by s² rather than by F.
         interrupted: whether Ctrl-C ended it.
+        measured: how the first went on with every row measured by its own factor; attempts measure rows as
+            they probably are.
     """
 
     attempts: tuple[Attempt, ...]
     by_noise: bool
     interrupted: bool = False
+    measured: Alternated | None = None
 
     def broken_off(self) -> "DictionaryFit":
         """The same, ended by Ctrl-C."""
         first, *others = self.attempts
         first = replace(first, fit=replace(first.fit, converged=False, message=INTERRUPTED))
-        return DictionaryFit((first, *others), self.by_noise, True)
+        return DictionaryFit((first, *others), self.by_noise, True, self.measured)
 
     @property
     def ranks(self) -> tuple[float, ...]:
@@ -57,8 +61,9 @@ class DictionaryFit:
 
     @property
     def best(self) -> Attempt:
-        """The fit that is kept."""
-        return self.attempts[0]
+        """The fit that is kept; the spectrum of the rows says nothing of the noise that factors leave."""
+        first = self.attempts[0]
+        return first if self.measured is None else replace(first, fit=self.measured, sigma=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,38 +143,44 @@ def fit_dictionary(
         kept = ranked[0].fit
         kept = gauged(kept, likely, options, row_weights, task.known(kept.layout))
         ranked[0] = replace(ranked[0], fit=kept)
+    measured = None
     if metrics is not None and not interrupted:
         left = None if options.max_seconds is None else max(ends - journal.clock(), 0.0)
-        ranked[0] = _by_factors(
-            replace(task, Z=Z), ranked[0], metrics, replace(options, max_seconds=left), journal
-        )
-        interrupted = ranked[0].interrupted
-    found = DictionaryFit(tuple(ranked), by_noise)
+        exact = replace(task, Z=Z)
+        try:
+            measured = _by_factors(exact, ranked[0].fit, metrics, replace(options, max_seconds=left), journal)
+            interrupted = measured.interrupted
+        except KeyboardInterrupt:
+            interrupted = True
+        except NotDefiniteError as error:
+            told = f"rows are measured alike: {error}"
+            ranked[0] = replace(ranked[0], fit=replace(ranked[0].fit, converged=False, message=told))
+    found = DictionaryFit(tuple(ranked), by_noise, measured=measured)
     return found.broken_off() if interrupted else found
 
 
 def _by_factors(
-    task: Task, kept: Attempt, metrics: RowMetrics, options: SweepOptions, journal: Journal
-) -> Attempt:
-    """A fit that goes on with every row measured by its own factor.
+    task: Task, kept: Alternated, metrics: RowMetrics, options: SweepOptions, journal: Journal
+) -> Alternated:
+    """A fit that goes on with every row measured by its own factor, in the gauge that it has.
 
-    The spectrum of the rows says nothing of the noise that is left then.
+    Where gaps leave a decoder loose, its length would lay coordinates out wrongly.
     """
+    options = replace(options, gauge=False)
     if task.labels and task.all_labelled:
-        options = replace(options, max_sweeps=1, gauge=False)
-    fit = alternate(
-        kept.fit.layout,
+        options = replace(options, max_sweeps=1)
+    return alternate(
+        kept.layout,
         task.Z,
-        kept.fit.codes,
+        kept.codes,
         options,
         row_weights=task.row_weights,
-        lam=kept.fit.decoders.lam,
+        lam=kept.decoders.lam,
         callback=task.callback,
         metrics=metrics,
-        known=task.known(kept.fit.layout),
+        known=task.known(kept.layout),
         journal=journal.at("factors"),
     )
-    return replace(kept, fit=fit, sigma=None, interrupted=fit.interrupted)
 
 
 def _enough(attempt: Attempt, Z: Tensor) -> bool:

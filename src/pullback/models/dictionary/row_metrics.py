@@ -26,6 +26,8 @@ CUT = 1e-10
 """Eigenvalue of the mean metric, over its largest, below which no row measures a direction."""
 TOLERANCE = 1e-10
 STEPS = 500
+NOTHING = 1e-13
+"""Ridge, in units of a factor's mean squared column, that directions without a measurement are divided by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,19 @@ class RowMetrics:
     def share(self) -> float:
         """Mean number that is measured of a row, over q."""
         return float(self.numbers.mean()) / self.root.shape[1]
+
+    def mean(self, Z: Float[Tensor, "n q"]) -> Float[Tensor, " q"]:
+        """What the rows have in common, by what was seen of each: the mean of V_i V_iᵀ z_i."""
+        return (self.factors @ whitened(Z, self.factors).unsqueeze(2)).squeeze(2).mean(0)
+
+    def visible(self, Z: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:
+        """Rows without what their factors do not see, their parts in the spans of V_i."""
+        G = self.factors.mT @ self.factors
+        size = G.diagonal(dim1=1, dim2=2).mean(1)
+        ridge = torch.where(size > 0, NOTHING * size, 1.0)
+        eye = torch.eye(G.shape[1], dtype=G.dtype, device=G.device)
+        inside = torch.linalg.solve(G + ridge[:, None, None] * eye, whitened(Z, self.factors))
+        return (self.factors @ inside.unsqueeze(2)).squeeze(2)
 
 
 def about_mean(factors: Float[Tensor, "n p r"]) -> RowMetrics:
@@ -109,7 +124,7 @@ class MeasuredDecoders:
 
         size = mean.B.numel()
         right = (X.mT @ self._weighed(self.Z)).flatten().cpu().numpy()
-        found, _ = cg(
+        found, missed = cg(
             LinearOperator((size, size), matvec=product, dtype=np.float64),  # type: ignore[call-arg]
             right,
             x0=mean.B.flatten().cpu().numpy(),
@@ -122,7 +137,9 @@ class MeasuredDecoders:
         w = self.row_weights
         measured = float(self.metrics.numbers.sum() if w is None else self.metrics.numbers @ w)
         left = measured - shape[1] * mean.edf - moments.latents
-        return replace(mean, B=B, rss=rss, s2=rss / max(left, 1.0), rough=rough_sums(self.layout, B))
+        s2, rough = rss / max(left, 1.0), rough_sums(self.layout, B)
+        # steps that ran out are told like a ridge that had to be raised
+        return replace(mean, B=B, rss=rss, s2=s2, rough=rough, retries=mean.retries + int(missed != 0))
 
     def misfit(self, fitted: Float[Tensor, "n q"]) -> float:
         """Σ w |V_iᵀ (z_i - ẑ_i)|²."""

@@ -12,7 +12,7 @@ from pullback.models.dictionary.codes import Codes
 from pullback.models.dictionary.decoder_step import DecoderFit, Moments, gather, solve, unit_atoms
 from pullback.models.dictionary.encoding import better, encode, encode_softmax
 from pullback.models.dictionary.gauge import arc_length, has_arc_length
-from pullback.models.dictionary.gram import measured, projected
+from pullback.models.dictionary.gram import measured, projected, rows_at_once
 from pullback.models.dictionary.iterate import Iterate
 from pullback.models.dictionary.labelled import KnownCoordinates
 from pullback.models.dictionary.layout import Layout
@@ -21,9 +21,6 @@ from pullback.models.dictionary.row_metrics import MeasuredDecoders, RowMetrics
 from pullback.models.dictionary.row_step import RowSteps, step_rows
 from pullback.models.dictionary.softmax_step import step_softmax
 from pullback.models.dictionary.sweep_options import SweepOptions, at_sweep
-
-ENTRIES = 2**23
-"""Numbers of the tables of rows with metrics of their own that are held at a time."""
 
 DecoderRule = Callable[[Codes, Moments, Tensor, float], DecoderFit]
 """Decoders of codes, their moments, λ and ρ."""
@@ -173,8 +170,7 @@ class SweepSteps:
         """All rows at once, or as many as tables of a row's own allow."""
         n, size = len(self.Z), len(self.Z)
         if self.metrics is not None:
-            total = self.layout.total
-            size = max(1, ENTRIES // (total * max(total, self.metrics.factors.shape[2])))
+            size = rows_at_once(self.layout, self.metrics.factors)
         return RowSteps.joined([step(slice(begin, begin + size)) for begin in range(0, n, size)])
 
     def by_arc_length(self, fit: DecoderFit, codes: Codes) -> Codes:

@@ -9,12 +9,11 @@ from torch import Tensor
 from pullback.models.dictionary.codes import Codes, SparseCodes, decode
 from pullback.models.dictionary.decoder_step import USED
 from pullback.models.dictionary.encoding import better, encode, encode_softmax
-from pullback.models.dictionary.gram import measured, projected, whitened
+from pullback.models.dictionary.gram import measured, projected, rows_at_once, whitened
 from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.row_step import RowSteps, coordinate_deviations, step_rows
 from pullback.models.dictionary.softmax_step import softmax_deviations, step_softmax
 from pullback.models.dictionary.sweep_options import Gate
-from pullback.models.dictionary.sweep_steps import ENTRIES
 
 POLISH = 10
 SMALLEST = 1e-8
@@ -97,7 +96,7 @@ class Encoder:
         """Codes of rows for users, some rows at a time."""
         parts, size = [], CHUNK
         if factors is not None:
-            size = max(1, ENTRIES // (self.layout.total * max(self.layout.total, factors.shape[2])))
+            size = rows_at_once(self.layout, factors)
         for begin in range(0, max(len(Z), 1), size):
             at = slice(begin, begin + size)
             known = None if start is None else start.rows(at)
