@@ -144,6 +144,10 @@ def test_a_named_set_gives_its_labels(tmp_path: Path, capsys: pytest.CaptureFixt
         (["--size", "mass=2"], "rank of 'mass' is 1"),
         (["--model", "umap", "--set", "likelihood=poisson"], "umap has no such option"),
         (["--model", "umap", "--set", "validation_fraction=1"], "share of the rows in (0, 1), got 1"),
+        (
+            ["--model", "umap", "--latent-dim", "9", "--set", "n_components=8"],
+            "n_components: given twice, as latent_dim too",
+        ),
     ],
 )
 def test_what_it_refuses(

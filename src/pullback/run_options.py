@@ -36,6 +36,9 @@ def make_estimator(model: str, settings: dict[str, Any]) -> Any:
 
 def _as_umap(settings: dict[str, Any]) -> dict[str, Any]:
     """The same options under UMAP's names."""
+    for name, own in UMAP_NAMES.items():
+        if name in settings and own in settings:
+            raise typer.BadParameter(f"{own}: given twice, as {name} too; leave one out")
     named = {UMAP_NAMES.get(name, name): value for name, value in settings.items()}
     if "scale" in named:
         scale = named.pop("scale")

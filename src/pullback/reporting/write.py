@@ -197,7 +197,9 @@ def _held_out(model: Any, rows: Any, n: int) -> np.ndarray:
             "held_out: expected None for a model other than a ParametricUMAP with a partition, got rows"
         )
     index = np.asarray(rows)
-    if index.ndim != 1 or not len(index) or index.dtype.kind not in "iu":
+    if not index.size:
+        raise ValueError("held_out: expected numbers of rows (k,), got none; leave some out of the fit")
+    if index.ndim != 1 or index.dtype.kind not in "iu":
         raise ValueError(
             f"held_out: expected numbers of rows (k,), got {index.dtype} {index.shape}; np.flatnonzero makes "
             "them of a mask"
@@ -206,7 +208,7 @@ def _held_out(model: Any, rows: Any, n: int) -> np.ndarray:
         raise ValueError(
             f"held_out: expected numbers of rows, 0 to {n - 1}, got {index.min()} to {index.max()}"
         )
-    return index
+    return np.unique(index)
 
 
 def check_writable(path: str | os.PathLike, *, overwrite: bool) -> Path:

@@ -64,6 +64,11 @@ class SweepSteps:
         self.soft = options.gate == "softmax"
         self.retries = 0
 
+    @property
+    def labelled(self) -> frozenset[int]:
+        """Atoms with coordinates that stay."""
+        return frozenset() if self.known is None else frozenset(self.known.of_atom)
+
     def entropy(self, sweep: int) -> float:
         """λ_H in a sweep."""
         return at_sweep(self.options.entropy, sweep) if self.soft else 0.0
@@ -129,7 +134,7 @@ class SweepSteps:
         B, steps = now.fit.B, self.options.steps
         tau, entropy = self.tau(sweep), self.entropy(sweep)
 
-        def some(at: slice) -> RowSteps:
+        def of_part(at: slice) -> RowSteps:
             Z, V, codes = self.Z[at], self._factors(at), now.codes.rows(at)
             last = None if damping is None else damping[at]
             held = None if self.known is None else self.known.rows(at).held(codes)
@@ -139,29 +144,24 @@ class SweepSteps:
             seen = measured(Z, B, V)
             return step_rows(self.layout, seen.correlations, seen.gram, codes, last, steps=steps, held=held)
 
-        return self._by_parts(some)
+        return self._by_parts(of_part)
 
     def encoded(self, fit: DecoderFit, sweep: int) -> RowSteps:
         """All rows encoded from nothing."""
         tau, entropy = self.tau(sweep), self.entropy(sweep)
 
-        def some(at: slice) -> RowSteps:
+        def of_part(at: slice) -> RowSteps:
             Z, V = self.Z[at], self._factors(at)
             if self.soft:
                 return encode_softmax(self.layout, Z, fit.B, tau=tau, entropy=entropy, factors=V)
             return encode(self.layout, Z, fit.B, self.options.n_active, self.open_cost(fit), V)
 
-        found = self._by_parts(some)
+        found = self._by_parts(of_part)
         if self.known is None:
             return found
         # pursuit looked everywhere on the atoms
         now = Iterate(0.0, fit, self.known.put(found.codes))
         return self.stepped(now, None, sweep)
-
-    @property
-    def labelled(self) -> frozenset[int]:
-        """Atoms with coordinates that stay."""
-        return frozenset() if self.known is None else frozenset(self.known.of_atom)
 
     def _factors(self, at: slice) -> Tensor | None:
         return None if self.metrics is None else self.metrics.factors[at]
