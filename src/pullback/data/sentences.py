@@ -123,7 +123,7 @@ def _pooled(model: _Encoder, texts: Sequence[str], layer: int) -> Float[Tensor, 
 @cache
 def _model() -> _Encoder:
     try:
-        from tokenizers import Tokenizer
+        from tokenizers import Tokenizer  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise DatasetNotInstalled(INSTALL) from error
     tokenizer = TOKENS.parse(lambda content: Tokenizer.from_str(content.decode("utf-8")))
