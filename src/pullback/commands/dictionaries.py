@@ -86,14 +86,7 @@ def dictionary(
     if (out / "config.json").exists() and not (overwrite or resume):
         raise FileExistsError(f"{out}: already holds a model; pass --overwrite or choose another --out")
     check_folder(out)
-    kinds = charts or ["auto"]
-    for kind in kinds:
-        if kind not in KINDS:
-            raise typer.BadParameter(f"--charts: expected one of {', '.join(KINDS)}, got {kind!r}")
-    if len(kinds) not in (1, atoms):
-        raise typer.BadParameter(
-            f"--charts: expected one kind, or one for each of --atoms {atoms}, got {len(kinds)}"
-        )
+    kinds = _checked_kinds(charts or ["auto"], atoms)
     names = [] if center_by is None else [center_by]
     dataset, beside = read_beside(data, names, reading, "--center-by")
     groups = next(iter(beside.values()), None)
@@ -113,8 +106,8 @@ def dictionary(
     if finished:
         model = same_dictionary(model, out, len(dataset.X), dataset.features, record)
     else:
-        with SweepNotes(console(), silent=quiet or as_json) as notes:
-            model.set_params(callback=notes)
+        with SweepNotes(console(), silent=quiet or as_json) as progress:
+            model.set_params(callback=progress)
             model.fit(dataset.frame(), center_by=groups)
         model.set_params(callback=None)
         model.save(out, overwrite=True)
@@ -142,15 +135,31 @@ def dictionary(
     if as_json:
         print_json(summary)
     elif not quiet:
-        screen = console()
-        for k, atom in enumerate(model.atoms_):
-            screen.print(f"atom {k}: {atom.chart.name}, {known.usage[k]:.1%} of rows", markup=False)
-        if finished:
-            screen.print("the fit had come to its end before", style="yellow")
-        if checkpoint.exists():
-            screen.print("interrupted: --resume goes on", style="yellow")
-        screen.print(f"unexplained: {known.fvu:.4f} of the variance; noise {known.sigma:.3g}", markup=False)
-        for alarm in known.alarms:
-            screen.print(f"alarm: {alarm}", style="yellow", markup=False)
-        if report:
-            screen.print(f"report: {summary['report']}", markup=False)
+        notes = ["the fit had come to its end before"] if finished else []
+        notes += ["interrupted: --resume goes on"] if checkpoint.exists() else []
+        _tell(model, notes, summary.get("report"))
+
+
+def _checked_kinds(kinds: list[str], atoms: int | None) -> list[str]:
+    for kind in kinds:
+        if kind not in KINDS:
+            raise typer.BadParameter(f"--charts: expected one of {', '.join(KINDS)}, got {kind!r}")
+    if len(kinds) not in (1, atoms):
+        raise typer.BadParameter(
+            f"--charts: expected one kind, or one for each of --atoms {atoms}, got {len(kinds)}"
+        )
+    return kinds
+
+
+def _tell(model: pb.ManifoldDictionary, notes: list[str], page: str | None) -> None:
+    """What was found, in lines."""
+    screen, known = console(), model.diagnostics_
+    for k, atom in enumerate(model.atoms_):
+        screen.print(f"atom {k}: {atom.chart.name}, {known.usage[k]:.1%} of rows", markup=False)
+    for note in notes:
+        screen.print(note, style="yellow")
+    screen.print(f"unexplained: {known.fvu:.4f} of the variance; noise {known.sigma:.3g}", markup=False)
+    for alarm in known.alarms:
+        screen.print(f"alarm: {alarm}", style="yellow", markup=False)
+    if page:
+        screen.print(f"report: {page}", markup=False)
