@@ -67,7 +67,7 @@ def compute_jacobian(
         for low in range(0, len(flat), size):
             part = flat[low : low + size]
             if forward:
-                result[low : low + size] = jet(net, part, 1).jacobian  # type: ignore[union-attr]
+                result[low : low + size] = jet(net, part, 1, lowest=1).jacobian  # type: ignore[union-attr]
             else:
                 rows, *_ = affine_rows(network.layers, part, d, map)
                 result[low : low + size] = rows.transpose(0, 1)

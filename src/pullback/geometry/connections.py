@@ -59,9 +59,9 @@ class Polar(Connection):
         self.embedding = embedding
 
     def _factors(self, z: Points) -> tuple[Tensor, Tensor]:
-        state = jet(self.embedding, z, 1, packed=True)
+        state = jet(self.embedding, z, 1, lowest=1, packed=True)
         assert isinstance(state, PackedJet)
-        E, R = torch.linalg.qr(state.rows[1:].permute(1, 2, 0))
+        E, R = torch.linalg.qr(state.rows.permute(1, 2, 0))
         # Householder's signs may jump from point to point; with a positive diagonal the frames are smooth.
         sign = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1, 1).to(R)
         return E * sign.unsqueeze(-2), R * sign.unsqueeze(-1)

@@ -82,18 +82,18 @@ class EmbeddedMotion(Motion):
         """J in rows, and H[v, v]: from one sweep where that carries no more rows than two."""
         d = z.shape[1]
         if d <= 2 and not self.piecewise_linear:
-            state = jet(self.embedding, z, 2, packed=True)
+            state = jet(self.embedding, z, 2, lowest=1, packed=True)
             assert isinstance(state, PackedJet)
             if d == 1:
-                return state.rows[1:2], v.square() * state.rows[2]
+                return state.rows[:1], v.square() * state.rows[1]
             x, y = v.unsqueeze(-1).unbind(1)
-            xx, xy, yy = state.rows[3:]
-            return state.rows[1:3], x * x * xx + 2 * x * y * xy + y * y * yy
-        state = jet(self.embedding, z, 1, packed=True)
+            xx, xy, yy = state.rows[2:]
+            return state.rows[:2], x * x * xx + 2 * x * y * xy + y * y * yy
+        state = jet(self.embedding, z, 1, lowest=1, packed=True)
         second = directional_jet(self.embedding, z, v, order=2).second
         assert isinstance(state, PackedJet)
         assert second is not None
-        return state.rows[1:], second
+        return state.rows, second
 
     def squared_norm(self, z: Points, v: Points) -> Values:
         return directional_jet(self.embedding, z, v, order=1).first.square().sum(-1)

@@ -32,6 +32,12 @@ def check_order(order: Any, lowest: int = 0) -> None:
         raise ValueError(f"order: expected {listed} or 3, got {order}")
 
 
+def check_lowest(lowest: Any, order: int) -> None:
+    """Raise ``ValueError`` unless the lowest order is one of 0 .. ``order``."""
+    if isinstance(lowest, bool) or not isinstance(lowest, int) or not 0 <= lowest <= order:
+        raise ValueError(f"lowest: expected a whole number from 0 to order={order}, got {lowest!r}")
+
+
 def check_map(f: Any, x: Any) -> Tensor:
     """Return the points if ``f`` may be differentiated there; raise otherwise."""
     if not callable(f):

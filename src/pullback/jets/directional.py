@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pullback.jets.checks import check_map, check_order, check_output
 from pullback.jets.gemm import linear_rows
-from pullback.jets.jet import DirectionalJet
+from pullback.jets.results import DirectionalJet
 from pullback.jets.reverse import Contraction, Tape, record
 from pullback.jets.state import JetState
 from pullback.jets.tail import chunk, split, tail_matrix

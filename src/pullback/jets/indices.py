@@ -13,6 +13,8 @@ from itertools import combinations_with_replacement, product
 import torch
 from torch import Tensor
 
+from pullback.graph import transforms_active
+
 
 def count(d: int, order: int) -> int:
     """Number of packed derivative rows of orders 1 to ``order`` in ``d`` variables."""
@@ -47,9 +49,18 @@ class Indices:
     full3: Tensor
 
 
-@lru_cache(maxsize=64)
 def indices(d: int, device: torch.device) -> Indices:
-    """The index vectors of ``d`` variables, made once a dimension and device."""
+    """The index vectors of ``d`` variables, kept a dimension and device."""
+    # tensors made inside of a function transform end with it
+    return _made(d, device) if transforms_active() else _kept(d, device)
+
+
+@lru_cache(maxsize=64)
+def _kept(d: int, device: torch.device) -> Indices:
+    return _made(d, device)
+
+
+def _made(d: int, device: torch.device) -> Indices:
     pairs = list(combinations_with_replacement(range(d), 2))
     triples = list(combinations_with_replacement(range(d), 3))
     at2 = {pair: k for k, pair in enumerate(pairs)}

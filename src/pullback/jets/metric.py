@@ -8,7 +8,7 @@ from pullback.ambient import Diagonal, Euclidean, Gaussian, LowRank
 from pullback.jets.checks import check_map, check_output
 from pullback.jets.gemm import float64_cost, linear_rows
 from pullback.jets.indices import indices
-from pullback.jets.jet import MetricJet
+from pullback.jets.results import MetricJet
 from pullback.jets.reverse import Contraction, Tape, record
 from pullback.jets.state import start
 from pullback.jets.tail import chunk, split, tail_matrix

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from pullback.jets.checks import check_map, check_order, check_output
 from pullback.jets.fallback import nested
-from pullback.jets.jet import Jet, PackedJet
+from pullback.jets.results import Jet, PackedJet
 from pullback.jets.state import start
 from pullback.typing import Map
 

@@ -191,6 +191,14 @@ def propagate(layers: list[Layer], state: JetState) -> JetState:
     return state
 
 
+def affine_tail(layers: list[Layer]) -> tuple[list[Layer], list[Layer]]:
+    """Layers up to the last that is not affine, and the affine ones behind it, which rows pass one by one."""
+    k = len(layers)
+    while k and isinstance(layers[k - 1].rule, Affine):
+        k -= 1
+    return layers[:k], layers[k:]
+
+
 def is_piecewise_linear(steps: list[Layer]) -> bool:
     """Whether the net has piecewise-linear activations and no other nonlinear step."""
     straight = (Affine, Piecewise)

@@ -67,7 +67,10 @@ def jacobian_at(decoder: Map, z: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n
 
 
 def _jacobian(f: Map, z: Tensor, ambient: Ambient) -> Tensor:
-    J = jacobian_at(f, z)[1]
+    found = jet(f, z, 1, lowest=1)
+    assert isinstance(found, Jet)
+    assert found.jacobian is not None
+    J = found.jacobian
     check_fits(ambient, J.shape[0], J.shape[1])
     return J
 

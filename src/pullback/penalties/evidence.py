@@ -169,7 +169,7 @@ def _derivative(decoder: Map, z: Tensor, ambient: Ambient) -> Tensor:
     rows, columns = torch.tril_indices(d, d, device=z.device)
     whole = torch.empty(d, d, dtype=torch.long, device=z.device)
     whole[rows, columns] = whole[columns, rows] = torch.arange(len(rows), device=z.device)
-    triangle = jet(lambda at: pulled_metric(decoder, at, ambient)[:, rows, columns], z, 1)
+    triangle = jet(lambda at: pulled_metric(decoder, at, ambient)[:, rows, columns], z, 1, lowest=1)
     assert isinstance(triangle, Jet)
     assert triangle.jacobian is not None
     return triangle.jacobian[:, whole.flatten()].unflatten(1, (d, d))
