@@ -9,6 +9,7 @@ import pytest
 
 import pullback as pb
 from pullback.cli import main
+from pullback.estimators import manifold_dictionary
 from pullback.models.dictionary.iterate import SweepState
 from pullback.run_dictionary import SweepNotes
 from refusals import assert_refused
@@ -98,6 +99,36 @@ def test_it_says_what_it_found(table: Path, tmp_path: Path, capsys: pytest.Captu
     found = json.loads(capsys.readouterr().out)
     assert found["atoms"] == ["circle", "circle"]
     assert found["fvu"] < 0.1
+
+
+def test_a_run_that_dies_between_its_fit_and_its_model_loses_neither(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [
+        "dictionary",
+        str(table),
+        "-o",
+        str(tmp_path / "run"),
+        "--drop",
+        "kind",
+        *QUICK,
+        "--no-report",
+        "-q",
+    ]
+
+    def dies(*_: object, **__: object) -> None:
+        raise SystemExit(137)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pb.ManifoldDictionary, "save", dies)
+        with pytest.raises(SystemExit):
+            main(words)
+    assert not (tmp_path / "run" / "config.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(manifold_dictionary, "fit_dictionary", None)
+        assert main([*words, "--resume"]) == 0
+    assert len(pb.load(tmp_path / "run").atoms_) == 2
+    assert not (tmp_path / "run" / "checkpoint").exists()
 
 
 def test_a_run_that_was_interrupted_goes_on(

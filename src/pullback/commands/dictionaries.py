@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,7 +23,7 @@ from pullback.commands.options import (
     given,
 )
 from pullback.commands.printing import console, print_json
-from pullback.estimators.dictionary_checkpoint import FILE_NAME, digest
+from pullback.estimators.dictionary_checkpoint import FILE_NAME, digest, remove_checkpoint
 from pullback.run_beside import read_beside, reading_with
 from pullback.run_dictionary import SweepNotes, same_dictionary
 from pullback.run_folder import REPORT_FILE, check_folder, write_record
@@ -111,8 +110,8 @@ def dictionary(
             model.fit(dataset.frame(), center_by=groups)
         model.set_params(callback=None)
         model.save(out, overwrite=True)
-        with suppress(OSError):
-            checkpoint.rmdir()
+        if not model.interrupted_:
+            remove_checkpoint(checkpoint)
     write_record(out, dataset, model.codes_, **record)
     known = model.diagnostics_
     summary = {

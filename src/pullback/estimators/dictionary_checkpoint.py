@@ -45,7 +45,7 @@ KNOWN = {cls.__name__: cls for cls in HELD}
 def open_journal(model: Any, seed: int, data: Mapping[str, Any]) -> Iterator[Journal]:
     """The journal of a fit: from its last checkpoint with ``resume``, and of nothing without a folder.
 
-    The file is up to date when the block ends by an error or before `Journal.finish`.
+    The file is up to date when the block ends, by an error or not.
 
     Args:
         model: the estimator.
@@ -89,6 +89,13 @@ def checkpoint_path(model: Any) -> Path | None:
             raise ValueError("resume: expected a checkpoint_dir to resume from, got None")
         return None
     return Path(model.checkpoint_dir) / FILE_NAME
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """What a fit has kept in a folder, and the folder where nothing else is in it."""
+    (folder / FILE_NAME).unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def resumed_seed(model: Any, drawn: int) -> int:

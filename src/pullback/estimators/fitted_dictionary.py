@@ -22,6 +22,7 @@ from pullback.models.dictionary.codes import SparseCodes, decode
 from pullback.models.dictionary.decoder_step import Moments
 from pullback.models.dictionary.diagnostics import FitDiagnostics
 from pullback.models.dictionary.gram import whitened
+from pullback.models.dictionary.iterate import INTERRUPTED
 from pullback.models.dictionary.matching import Alignment, align_by_decoders, align_by_rows
 from pullback.models.dictionary.module import ManifoldDictionaryModule
 from pullback.models.dictionary.moving import moved
@@ -214,6 +215,11 @@ class FittedDictionary(BaseEstimator, ABC):
     def message_(self) -> str:
         """Why the fit ended."""
         return self.diagnostics_.message
+
+    @property
+    def interrupted_(self) -> bool:
+        """Whether Ctrl-C ended the fit."""
+        return self.message_ == INTERRUPTED
 
     @property
     def sigma_(self) -> float:

@@ -74,10 +74,10 @@ class ManifoldDictionary(FittedDictionary):
         open_cost: what an atom must save of ½|z - ẑ|² to be used; None for p σ²/8.
         callback: function of a `SweepState`, after every sweep.
         checkpoint_dir: folder for ``checkpoint.safetensors``, kept up to date while `fit` runs, so that at
-            most a few per cent of the time and the sweep or chart under way are lost; a fit that comes to its
-            end leaves none. Charts must be of `pullback.charts`.
+            most a few per cent of the time and the sweep or chart under way are lost. At the end it holds the
+            outcome, until another fit replaces it. Charts must be of `pullback.charts`.
         resume: go on from the checkpoint in ``checkpoint_dir`` if there is one, to the same bits as a fit
-            that was never stopped, budgets in seconds aside.
+            that was never stopped, budgets in seconds aside; at once where that fit had come to its end.
         dtype: "float32" or "float64" of results; None for that of the rows.
         random_state: int, RandomState or None.
     Attributes:
@@ -205,15 +205,16 @@ class ManifoldDictionary(FittedDictionary):
 
         data = {"Z": given.rows, "row_weights": weights, "center_by": center_by, "labels": labels}
         with open_journal(self, seed, data) as journal:
-            if K is None:
+            found = journal.last()
+            if found is None and K is None:
                 count = journal.at("count").once(lambda: count_atoms(rows))
                 found = grown(fitted, count, rows.shape, journal.at("growth"))
-            else:
+            elif found is None:
                 found = fitted(K, journal.at("fit"))
+            if not found.interrupted:
+                journal.keep(found)
             outer = given.rows.double() - self._frame.taken(given.rows, center_by).double()
             self._settle(found, rows, outer, given, options.n_active, metrics)
-            if not found.interrupted:
-                journal.finish()
         return self
 
     def fit_transform(self, Z: Any, y: Any = None, **options: Any) -> SparseCodes:

@@ -92,15 +92,16 @@ def test_without_a_store_nothing_is_kept() -> None:
     assert place.keep(3) == 3
     assert place.last() is None
     assert [place.once(lambda: 4), place.once(lambda: 5)] == [4, 5]
-    place.finish()
 
 
-def test_a_finished_fit_leaves_nothing(tmp_path: Path) -> None:
+def test_the_outcome_of_a_fit_is_all_that_is_left_of_it(tmp_path: Path) -> None:
     with store(tmp_path) as kept:
         Journal(kept).at("loop").keep(1)
-        assert [path.name for path in tmp_path.iterdir()] == ["file.safetensors"]
-        Journal(kept).finish()
-    assert list(tmp_path.iterdir()) == []
+        Journal(kept).keep(2)
+    again = store(tmp_path)
+    again.read()
+    assert list(again.kept) == [()]
+    assert Journal(again).last() == 2
 
 
 def test_files_are_spaced_and_the_last_state_is_written_at_an_error(

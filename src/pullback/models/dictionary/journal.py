@@ -58,7 +58,7 @@ class Store:
     ):
         self.path, self.run, self.known, self.device = path, dict(run), known, device
         self.kept: dict[tuple[str, ...], _Kept] = {}
-        self.began, self.due, self.fresh, self.finished = time.monotonic(), 0.0, False, False
+        self.began, self.due, self.fresh = time.monotonic(), 0.0, False
 
     def clock(self) -> float:
         """Seconds since the fit began, those of its earlier parts included."""
@@ -68,7 +68,7 @@ class Store:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.fresh and not self.finished:
+        if self.fresh:
             self._try_to_write()
 
     def keep(self, place: tuple[str, ...], kept: _Kept) -> None:
@@ -114,11 +114,6 @@ class Store:
             self.kept[tuple(entry["place"])] = _Kept(state, unpack(entry["draws"], tensors, {}))
         self.began = time.monotonic() - facts["clock"]
 
-    def finish(self) -> None:
-        """The fit is done: nothing is left behind."""
-        self.finished = True
-        self.path.unlink(missing_ok=True)
-
 
 @dataclass(frozen=True, eq=False)
 class Journal:
@@ -162,11 +157,6 @@ class Journal:
         """What ``make`` gave when it was first called here."""
         known = self.last()
         return self.keep(make()) if known is None else known
-
-    def finish(self) -> None:
-        """The fit is done: nothing is left behind."""
-        if self.store is not None:
-            self.store.finish()
 
     def clock(self) -> float:
         """A clock that stands still while the fit does not run."""
