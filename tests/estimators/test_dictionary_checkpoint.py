@@ -20,7 +20,8 @@ from planted import planted
 from pullback import charts
 from pullback.estimators import manifold_dictionary
 from pullback.io import FormatError, load_tensors, save_tensors
-from pullback.models.dictionary import attempt, chart_starts, journal, pure_fit, start, topology
+from pullback.models.dictionary import attempt, chart_starts, journal, pure_fit, restarts, start, topology
+from pullback.models.dictionary.filling import filled
 from pullback.models.dictionary.journal import Store
 
 KINDS = ("circle", "interval")
@@ -163,6 +164,23 @@ def test_a_fit_that_died_goes_on_to_the_same_bits(
         left = die_at(patch, 0)
         assert bits(make(checkpoint_dir=tmp_path, resume=True).fit(Z, **given)) == whole(name)
     assert left == [""]
+
+
+def test_rows_with_factors_are_filled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, Z, given = CASES["rows with factors of their own"]
+    fills: list[int] = []
+
+    def counted(*args: Any) -> torch.Tensor:
+        fills.append(1)
+        return filled(*args)
+
+    monkeypatch.setattr(restarts, "filled", counted)
+    for number, resume in ((3, False), (3, True)):
+        with monkeypatch.context() as patch:
+            die_at(patch, number)
+            with pytest.raises(DiedError):
+                make(checkpoint_dir=tmp_path, resume=resume).fit(Z, **given)
+    assert fills == [1]
 
 
 @pytest.mark.slow

@@ -205,12 +205,12 @@ class ManifoldDictionary(FittedDictionary):
 
         data = {"Z": given.rows, "row_weights": weights, "center_by": center_by, "labels": labels}
         with open_journal(self, seed, data) as journal:
-            found = journal.last()
-            if found is None and K is None:
+            found: DictionaryFit | None = journal.last()
+            if found is None and K is not None:
+                found = fitted(K, journal.at("fit"))
+            elif found is None:
                 count = journal.at("count").once(lambda: count_atoms(rows))
                 found = grown(fitted, count, rows.shape, journal.at("growth"))
-            elif found is None:
-                found = fitted(K, journal.at("fit"))
             if not found.interrupted:
                 journal.keep(found)
             outer = given.rows.double() - self._frame.taken(given.rows, center_by).double()

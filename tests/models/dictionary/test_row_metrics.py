@@ -11,7 +11,7 @@ from pullback.models.dictionary.encoding import encode, encode_softmax
 from pullback.models.dictionary.filling import filled
 from pullback.models.dictionary.gram import measured, whitened
 from pullback.models.dictionary.layout import Layout
-from pullback.models.dictionary.row_metrics import MeasuredDecoders, about_mean
+from pullback.models.dictionary.row_metrics import MeasuredDecoders, RowMetrics, about_mean
 from pullback.models.dictionary.row_step import RowSteps, coordinate_deviations, step_rows
 from pullback.models.dictionary.softmax_step import softmax_deviations, step_softmax
 from pullback.models.dictionary.sweep import alternate
@@ -172,6 +172,28 @@ def test_rows_are_filled_where_they_were_not_seen() -> None:
     back = filled(Z @ metrics.root, metrics) @ (metrics.root / metrics.root.square().sum(0)).mT
     error = (back - true).square().mean().sqrt()
     assert float(error) < 0.1  # rows have a size of sqrt(3)
+
+
+def test_rows_that_weigh_more_are_filled_like_rows_that_occur_more_often() -> None:
+    g = torch.Generator().manual_seed(0)
+    Z = torch.randn(60, 2, generator=g, dtype=torch.float64) @ torch.randn(2, P, generator=g).double()
+    metrics = about_mean(torch.diag_embed((torch.rand(60, P, generator=g) < 0.7).double()))
+    times = torch.randint(0, 4, (60,), generator=g)
+    rows = torch.arange(60).repeat_interleave(times)
+    repeated = RowMetrics(metrics.root, metrics.factors[rows], metrics.numbers[rows])
+    inside = metrics.visible(Z @ metrics.root)
+    found = filled(inside, metrics, times.double())
+    torch.testing.assert_close(found[rows], filled(inside[rows], repeated), rtol=1e-8, atol=1e-10)
+    assert (found - filled(inside, metrics)).abs().max() > 1e-3
+
+
+def test_filling_ends_when_time_is_up() -> None:
+    g = torch.Generator().manual_seed(0)
+    metrics = about_mean(torch.diag_embed((torch.rand(60, P, generator=g) < 0.7).double()))
+    Z = metrics.visible(torch.randn(60, P, generator=g, dtype=torch.float64) @ metrics.root)
+    asked: list[int] = []
+    filled(Z, metrics, enough=lambda: asked.append(1) or len(asked) == 2)  # type: ignore[func-returns-value]
+    assert len(asked) == 2
 
 
 def test_projected_rows_of_factors_keep_what_they_measure() -> None:

@@ -5,6 +5,8 @@ maximisation, rows by their posterior mean (Rubin and Thayer 1982, for factors t
 What starts look for, which rows are close, is lost under the noise of the worst numbers otherwise.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,40 +21,52 @@ FLOOR = 1e-12
 """s², in units of the rows, below which they are seen without noise."""
 
 
-def filled(Z: Float[Tensor, "n p"], metrics: RowMetrics, rounds: int = ROUNDS) -> Float[Tensor, "n p"]:
-    """Posterior means of rows, which count alike.
+def filled(
+    Z: Float[Tensor, "n p"],
+    metrics: RowMetrics,
+    weights: Float[Tensor, " n"] | None = None,
+    enough: Callable[[], bool] = lambda: False,
+) -> Float[Tensor, "n p"]:
+    """Posterior means of rows.
 
     Args:
         Z: rows, (n, p); what their factors do not see of them does not matter.
         metrics: of the rows.
-        rounds: of expectation maximisation at most.
+        weights: w, (n,); None for 1.
+        enough: whether time is up, asked after every round.
     """
-    factors, many = metrics.factors, metrics.numbers.sum()
+    factors = metrics.factors
     n, p, r = factors.shape
-    centre = metrics.mean(Z)
+    w = Z.new_ones(n) if weights is None else weights.to(Z)
+    many, total = w @ metrics.numbers, w.sum()
+    centre = metrics.mean(Z, w)
     Y = whitened(Z - centre, factors)
     size = max(1, ENTRIES // (p * max(p, r)))
     parts = [slice(begin, begin + size) for begin in range(0, n, size)]
     # as if what was seen were all there is
-    covariance = torch.eye(p, dtype=Y.dtype, device=Y.device) * (Y.square().sum() / factors.square().sum())
-    energy = Y.square().sum() / many
+    covariance = torch.eye(p, dtype=Y.dtype, device=Y.device) * (
+        (w @ Y.square().sum(1)) / (w @ factors.square().sum((1, 2)))
+    )
+    energy = w @ Y.square().sum(1) / many
     if not energy > 0:
         return centre.expand_as(Z)
     s2 = 0.1 * energy
     means = torch.empty(n, p, dtype=Y.dtype, device=Y.device)
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         spread, left = torch.zeros_like(covariance), Y.new_zeros(())
         for at in parts:
-            U, seen = factors[at], covariance @ factors[at]
+            U, v, seen = factors[at], w[at], covariance @ factors[at]
             inside = U.mT @ seen
             noise = s2 * torch.eye(r, dtype=Y.dtype, device=Y.device)
             gain = torch.linalg.solve(inside + noise, seen.mT).mT
             means[at] = (gain @ Y[at].unsqueeze(2)).squeeze(2)
-            spread += means[at].mT @ means[at] + len(U) * covariance - (gain @ seen.mT).sum(0)
+            known = torch.einsum("n,npr,nqr->pq", v, gain, seen)
+            spread += (v * means[at].mT) @ means[at] + v.sum() * covariance - known
             missed = Y[at] - whitened(means[at], U)
-            left += missed.square().sum() + (inside - U.mT @ gain @ inside).diagonal(dim1=1, dim2=2).sum()
+            unsure = (inside - U.mT @ gain @ inside).diagonal(dim1=1, dim2=2).sum(1)
+            left += v @ (missed.square().sum(1) + unsure)
         before, s2 = s2, torch.maximum(left / many, FLOOR * energy)
-        covariance = (spread + spread.mT) / (2 * n)
-        if abs(before - s2) <= AT_REST * s2:
+        covariance = (spread + spread.mT) / (2 * total)
+        if abs(before - s2) <= AT_REST * s2 or enough():
             break
     return centre + means

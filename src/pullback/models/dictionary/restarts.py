@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -68,10 +69,17 @@ class DictionaryFit:
 
 @dataclass(frozen=True, eq=False)
 class Attempts:
-    """Where attempts can go on: those that are done, and when they began on the journal's clock."""
+    """Where attempts can go on.
+
+    Attributes:
+        done: attempts at their end.
+        began: on the journal's clock.
+        likely: rows as they probably are, where each is measured by a factor of its own.
+    """
 
     done: tuple[Attempt, ...]
     began: float
+    likely: Float[Tensor, "n p"] | None = None
 
 
 def fit_dictionary(
@@ -114,14 +122,22 @@ def fit_dictionary(
         journal: keeps every attempt, and what is done of the one under way.
     """
     source = source_of(generator, torch.device("cpu"))
-    likely = Z if metrics is None else filled(Z.double(), metrics)
-    task = Task(likely, n_atoms, kinds, init, solver, row_weights, labels or {}, source, callback)
     journal = journal.drawing(source)
-    known: Attempts = journal.once(lambda: Attempts((), journal.clock()))
-    ends = math.inf if options.max_seconds is None else known.began + options.max_seconds
+    allowed = math.inf if options.max_seconds is None else options.max_seconds
+
+    def begun() -> Attempts:
+        began = journal.clock()
+        if metrics is None:
+            return Attempts((), began)
+        late = partial(_is_late, journal, began + allowed)
+        return Attempts((), began, filled(Z.double(), metrics, row_weights, late))
+
+    known: Attempts = journal.once(begun)
+    likely, ends = Z if known.likely is None else known.likely, known.began + allowed
+    task = Task(likely, n_atoms, kinds, init, solver, row_weights, labels or {}, source, callback)
     done, interrupted = list(known.done), False
     for view in list(_views(init, n_restarts))[len(done) :]:
-        if done and (_enough(done[-1], likely) or journal.clock() >= ends):
+        if done and (_enough(done[-1], likely) or _is_late(journal, ends)):
             break
         left = None if options.max_seconds is None else max(ends - journal.clock(), 0.0)
         # the gauge is for the fit that is kept
@@ -136,7 +152,7 @@ def fit_dictionary(
         interrupted = done[-1].interrupted
         if interrupted:
             break
-        journal.keep(Attempts(tuple(done), known.began))
+        journal.keep(replace(known, done=tuple(done)))
     by_noise = options.gate == "amplitude"
     ranked = sorted(done, key=lambda one: one.fit.s2 if by_noise else one.objective)
     if options.gauge and not (labels and task.all_labelled):
@@ -157,6 +173,10 @@ def fit_dictionary(
             ranked[0] = replace(ranked[0], fit=replace(ranked[0].fit, converged=False, message=told))
     found = DictionaryFit(tuple(ranked), by_noise, measured=measured)
     return found.broken_off() if interrupted else found
+
+
+def _is_late(journal: Journal, ends: float) -> bool:
+    return journal.clock() >= ends
 
 
 def _by_factors(

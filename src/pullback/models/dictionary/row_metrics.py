@@ -49,9 +49,12 @@ class RowMetrics:
         """Mean number that is measured of a row, over q."""
         return float(self.numbers.mean()) / self.root.shape[1]
 
-    def mean(self, Z: Float[Tensor, "n q"]) -> Float[Tensor, " q"]:
+    def mean(
+        self, Z: Float[Tensor, "n q"], weights: Float[Tensor, " n"] | None = None
+    ) -> Float[Tensor, " q"]:
         """What the rows have in common, by what was seen of each: the mean of V_i V_iᵀ z_i."""
-        return (self.factors @ whitened(Z, self.factors).unsqueeze(2)).squeeze(2).mean(0)
+        seen = (self.factors @ whitened(Z, self.factors).unsqueeze(2)).squeeze(2)
+        return seen.mean(0) if weights is None else weights @ seen / weights.sum()
 
     def visible(self, Z: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:
         """Rows without what their factors do not see, their parts in the spans of V_i."""
