@@ -322,11 +322,32 @@ def test_info_describes_runs_sets_and_the_installation(run: Path, capsys: pytest
         (["fit", "{bad}/table.xyz", "-o", "{new}"], 1, ".csv"),
         (["fit", "{bad}/negative.csv", "-o", "{new}", "--likelihood", "poisson"], 1, "counts"),
         (["fit", "{table}", "-o", "{new}", "--config", "{bad}/broken.toml"], 1, "TOML"),
+        (["fit", "{table}", "-o", "{new}", "--config", "{bad}/no.toml"], 1, "--config: no such file"),
+        (
+            ["fit", "{table}", "-o", "{new}", "--config", "{bad}/odd.toml"],
+            1,
+            "data.lable: expected one of label",
+        ),
+        (["fit", "{table}", "-o", "{new}", "--isometry", "-1"], 2, "--isometry"),
+        (["fit", "data:iris", "-o", "{new}", "--set", "lr=abc"], 1, "lr: expected a number, got 'abc'"),
+        (["fit", "data:iris", "-o", "{new}", "--set", "beta=-1"], 1, "beta: expected a finite number >= 0"),
+        (["fit", "data:iris", "-o", "{new}", "--set", "penalties=1"], 1, "penalties: expected a list"),
+        (
+            ["fit", "data:iris", "-o", "{new}", "--set", "warmup_epochs=-2"],
+            1,
+            "warmup_epochs: expected a whole",
+        ),
+        (
+            ["fit", "data:iris", "-o", "{new}", "--set", "validation_fraction=x"],
+            1,
+            "validation_fraction: expected a number, got 'x'",
+        ),
+        (["fit", "{bad}/words.npy", "-o", "{new}"], 1, "not readable as a NumPy file"),
         (["fit", "{table}", "-o", "{bad}/file/run", "--label", "kind", "--id", "cell"], 1, "file"),
         (["transform", "{new}", "{table}", "-o", "{new}.csv"], 1, "config.json"),
         (["transform", "{bad}/half", "{table}", "-o", "{new}.csv"], 1, "model.safetensors"),
         (["transform", "{bad}/torn", "{table}", "-o", "{new}.csv"], 1, "truncated or altered"),
-        (["transform", "{run}", "{bad}/narrow.csv", "-o", "{new}.csv"], 1, "cell"),
+        (["transform", "{run}", "{bad}/narrow.csv", "-o", "{new}.csv"], 1, "gene"),
         (["transform", "{run}", "{table}", "-o", "{new}.xyz"], 1, ".csv"),
         (["transform", "{run}", "{table}", "-o", "{new}/no/folder.csv"], 1, "folder"),
         (["sample", "{run}", "-o", "{new}.csv", "-n", "0"], 1, "n_samples"),
@@ -377,6 +398,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     (bad / "negative.csv").write_text("a,b\n" + "1,-2\n3,4\n" * 15)
     (bad / "narrow.csv").write_text("a,b\n1,2\n3,4\n")
     (bad / "broken.toml").write_text("latent_dim = \n")
+    (bad / "odd.toml").write_text('[data]\nlable = "kind"\n')
+    (bad / "words.npy").write_text("no numbers")
     for name in ("half", "torn"):
         pb.load(run).save(bad / name)
     (bad / "half" / "model.safetensors").unlink()

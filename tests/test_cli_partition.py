@@ -140,6 +140,10 @@ def test_a_named_set_gives_its_labels(tmp_path: Path, capsys: pytest.CaptureFixt
         (["--quantity", "mass"], "different columns"),
         (["--circular", "month=year"], "--circular: expected COL=NUMBER"),
         (["--circular", "year=12"], "extra 'year'"),
+        (["--quantity", "nope"], "--quantity: no column 'nope'"),
+        (["--category", "month"], "categorical: expected no position on a circle, got 'month'"),
+        (["--set", "partition=3"], "--set: partition is made of --quantity"),
+        (["--set", "validation_fraction=0"], "share of the rows in (0, 1), got 0"),
         (["--latent-dim", "4"], "sum of sizes 5 > latent_dim 4"),
         (["--size", "mass=2"], "rank of 'mass' is 1"),
         (["--model", "umap", "--set", "likelihood=poisson"], "umap has no such option"),
@@ -162,3 +166,37 @@ def test_what_it_refuses(
 def test_a_map_needs_room(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main([*mapped(table, tmp_path / "run"), "--model", "umap", "--latent-dim", "4"]) != 0
     assert "sum of sizes 5 > n_components 4" in capsys.readouterr().err
+
+
+def test_too_few_rows_to_measure_on_train_nothing(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    few = tmp_path / "few.csv"
+    few.write_text("\n".join(table.read_text().splitlines()[:15]))
+    assert main(words(few, tmp_path / "run")) != 0
+    assert "a row or more of at least 20, got 0.2 of 14" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_new_rows_without_the_quantities_are_encoded(table: Path, tmp_path: Path) -> None:
+    assert main(words(table, tmp_path / "run", "-q", "--no-report")) == 0
+    rows, codes = tmp_path / "new.csv", tmp_path / "codes.csv"
+    pd.read_csv(table)[[f"gene{i}" for i in range(8)]].to_csv(rows, index=False)
+    assert main(["transform", str(tmp_path / "run"), str(rows), "-o", str(codes), "--json"]) == 0
+    known, new = pd.read_parquet(tmp_path / "run" / "codes.parquet"), pd.read_csv(codes)
+    columns = [name for name in new if name.startswith("z")]
+    assert len(columns) == 10
+    np.testing.assert_allclose(new[columns], known[columns], rtol=1e-5, atol=1e-6)
+
+
+def test_labels_that_are_missing_are_no_category(table: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(table)
+    frame.loc[::7, "batch"] = None
+    frame["flag"] = np.where(frame["gene2"] > 0, "True", "False")
+    frame.loc[3:9, "flag"] = None
+    gaps, run = tmp_path / "gaps.csv", tmp_path / "run"
+    frame.to_csv(gaps, index=False)
+    assert main(words(gaps, run, "--quantity", "flag", "-q", "--no-report")) == 0
+    kinds = pb.load(run).partition_.kinds
+    assert kinds["batch"].names == ("a", "b", "c")
+    assert kinds["flag"].width == 1

@@ -4,10 +4,12 @@ Exit codes: 0 done, 1 failed (one line on stderr says why and what to try), 2 wr
 """
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from sklearn.exceptions import ConvergenceWarning
 
 from pullback.commands import dictionaries, explanation, pages, partitioning, tables, training
 
@@ -40,7 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        code = app(args=words, prog_name="pullback", standalone_mode=False)
+        with warnings.catch_warnings():
+            # what a fit says of its end stands in the summary
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            code = app(args=words, prog_name="pullback", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
         return _fail("interrupted", 1)

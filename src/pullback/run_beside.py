@@ -24,7 +24,12 @@ def read_beside(
         ValueError: a column that is not there.
     """
     named = data.startswith("data:") or not names
-    dataset = pb.data.resolve(data, **reading, **({} if named else {"extra": list(names)}))
+    try:
+        dataset = pb.data.resolve(data, **reading, **({} if named else {"extra": list(names)}))
+    except ValueError as error:
+        if str(error).startswith("extra:"):
+            raise ValueError(f"{option}{str(error).removeprefix('extra')}") from error
+        raise
     beside = dict(dataset.extra)
     if dataset.y is not None:
         beside.setdefault(LABEL, dataset.y)

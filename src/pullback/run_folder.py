@@ -92,6 +92,7 @@ def open_plain(run: Path, record: dict[str, Any]) -> Any:
 
 
 def resolve_again(data: str, record: dict[str, Any]) -> Any:
-    """Read data as those of the fit were read; new rows need no label."""
+    """Read data as those of the fit were read; new rows need no more than the features."""
     reading = record["reading"]
-    return pb.data.resolve(data, **reading, **({"absent_label": "ignore"} if "label" in reading else {}))
+    beside = {"label", "id", "extra", "drop"} & reading.keys()
+    return pb.data.resolve(data, **reading, **({"absent": "ignore"} if beside else {}))

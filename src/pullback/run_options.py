@@ -1,5 +1,6 @@
 """Options of a fit, from the command line and from a file, and the estimator that they make."""
 
+import inspect
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ MODELS = {
 }
 UMAP_NAMES = {"latent_dim": "n_components", "max_epochs": "epochs"}
 """Options that UMAP's users know by another name."""
+READING = tuple(
+    name for name in inspect.signature(pb.data.read_table).parameters if name not in ("path", "absent")
+)
+"""How a file may say that data are read."""
 STANDARDIZES = {"standard": True, "global": False, "auto": False}
 
 
@@ -50,13 +55,26 @@ def _as_umap(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_config(path: Path | None) -> dict[str, Any]:
-    """The options of a TOML file."""
+    """The options of a TOML file.
+
+    Raises:
+        FileNotFoundError: there is none. ValueError: it is no TOML, or reads data in a way that is not known.
+    """
     if path is None:
         return {}
+    if not path.is_file():
+        raise FileNotFoundError(f"--config: no such file {str(path)!r}")
     try:
-        return tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+        options = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid TOML: {error}") from error
+    reading = options.get("data", {})
+    if not isinstance(reading, dict):
+        raise ValueError(f"{path}: data: expected a table of options for reading, got {reading!r}")
+    for name in reading:
+        if name not in READING:
+            raise ValueError(f"{path}: data.{name}: expected one of {', '.join(READING)}")
+    return options
 
 
 def parse_options(pairs: list[str]) -> dict[str, Any]:

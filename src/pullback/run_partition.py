@@ -97,9 +97,8 @@ def rows_to_hold_out(
 
     A category of which no other row would be left stays with those that train.
     """
-    if isinstance(fraction, bool) or not isinstance(fraction, float | int) or not 0 < fraction < 1:
-        raise ValueError(f"validation_fraction: expected a share of the rows in (0, 1), got {fraction!r}")
     n = len(next(iter(quantities.values())))
+    check_held_out(n, fraction)
     held = split_rows(n, fraction, seed)[1]
     for name, kind in kinds.items():
         if isinstance(kind, Categories):
@@ -108,10 +107,21 @@ def rows_to_hold_out(
             held = held[(values.isna() | values.isin(seen))[held]]
     if not len(held):
         raise ValueError(
+            f"--quantity: expected categories of two rows or more, got none to hold out {fraction} of {n} "
+            "rows from; quantities are measured on rows that are held out"
+        )
+    return held
+
+
+def check_held_out(n: int, fraction: Any) -> None:
+    """Raise ``ValueError`` unless this share of the rows leaves some to measure on."""
+    if isinstance(fraction, bool) or not isinstance(fraction, float | int) or not 0 < fraction < 1:
+        raise ValueError(f"validation_fraction: expected a share of the rows in (0, 1), got {fraction!r}")
+    if not len(split_rows(n, fraction, 0)[1]):
+        raise ValueError(
             f"validation_fraction: expected a row or more of at least {SMALLEST_SPLIT}, got {fraction} of {n}"
             "; quantities are measured on rows that are held out"
         )
-    return held
 
 
 def write_quantities(run: Path, table: Any, held_out: np.ndarray | None) -> None:

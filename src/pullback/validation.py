@@ -15,6 +15,7 @@ def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
 
 def check_positive(name: str, value: float | int | Tensor, *, zero: bool = False) -> None:
     """Raise ``ValueError`` unless every entry is finite and positive (or zero where ``zero`` allows it)."""
+    check_number(name, value)
     # a plain number would become float32, beyond whose range it is still finite
     tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
     bad = ~((tensor >= 0) if zero else (tensor > 0)) | ~torch.isfinite(tensor)
@@ -24,6 +25,14 @@ def check_positive(name: str, value: float | int | Tensor, *, zero: bool = False
             raise ValueError(f"{name}: expected {wanted}, got {value}")
         first = tuple(int(i) for i in bad.nonzero()[0])
         raise ValueError(f"{name}: expected {wanted} everywhere, got {tensor[first].item()} at index {first}")
+
+
+def check_number(name: str, value: object) -> None:
+    """Raise ``TypeError`` unless ``value`` is a number, or holds numbers."""
+    if isinstance(value, str | bytes | bool | None) or not (
+        hasattr(value, "__float__") or hasattr(value, "__len__")
+    ):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
 
 
 def check_whole(name: str, value: object, *, minimum: int = 1) -> None:

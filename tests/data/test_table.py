@@ -428,3 +428,41 @@ def test_choices(write, as_users_run):
         read_table(write("c.csv", CELLS), missing="zero")
     with pytest.raises(ValueError, match="categorical: expected one of"):
         read_table(write("c.csv", CELLS), categorical="ordinal")
+
+
+def test_gaps_beside_the_features_stay_gaps(write):
+    text = "a,b,batch,flag,count\n1,2,x,True,3\n3,4,,,\n5,6,y,False,4\n"
+    table = read_table(write("c.csv", text), extra=["batch", "flag", "count"])
+    assert table.features.tolist() == ["a", "b"]
+    assert table.extra["batch"].tolist() == ["x", None, "y"]
+    np.testing.assert_array_equal(table.extra["flag"], [1, np.nan, 0])
+    np.testing.assert_array_equal(table.extra["count"], [3, np.nan, 4])
+    kept = read_table(write("c.csv", text), label="batch", extra=["flag", "count"], missing="drop")
+    assert kept.y.tolist() == ["x", "y"]
+    assert kept.y.dtype.kind == "U"
+    assert kept.extra["flag"].tolist() == [True, False]
+
+
+def test_gaps_of_typed_columns_stay_gaps(tmp_path):
+    frame = pd.DataFrame({"a": [1.0, 2.0, 3.0]})
+    frame["word"] = pd.Series(["x", pd.NA, "y"], dtype="string")
+    frame["flag"] = pd.Series([True, pd.NA, False], dtype="boolean")
+    frame["kind"] = pd.Categorical(["u", None, "v"])
+    frame["count"] = pd.Series([1, pd.NA, 2], dtype="Int64")
+    frame.to_parquet(tmp_path / "t.parquet")
+    found = read_table(tmp_path / "t.parquet", extra=["word", "flag", "kind", "count"]).extra
+    assert found["word"].tolist() == ["x", None, "y"]
+    assert found["kind"].tolist() == ["u", None, "v"]
+    np.testing.assert_array_equal(found["flag"], [1, np.nan, 0])
+    np.testing.assert_array_equal(found["count"], [1, np.nan, 2])
+
+
+def test_new_rows_need_no_more_than_the_features(write):
+    options = {"id": "id", "label": "kind", "drop": ["b", "c"], "extra": ["d"]}
+    new = write("new.csv", "a,b\n1,2\n3,4\n")
+    table = read_table(new, **options, absent="ignore")
+    assert table.features.tolist() == ["a"]
+    assert table.y is None
+    assert table.extra == {}
+    with pytest.raises(ValueError, match="label: no column 'kind'"):
+        read_table(new, **options)

@@ -53,7 +53,7 @@ def test_codes_without_spread_still_have_a_density(name: str, d: int) -> None:
         np.testing.assert_allclose(factor @ factor.T, np.atleast_2d(np.cov(z.T)), atol=1e-5)
 
 
-@pytest.mark.parametrize("divisor", [16, 1])
+@pytest.mark.parametrize("divisor", [16, pytest.param(1, marks=pytest.mark.slow)])
 def test_default_quality_on_digits(divisor: int) -> None:
     X = (load_digits().data / divisor).astype(np.float32)
     model = Autoencoder(progress=False, random_state=0).fit(X)

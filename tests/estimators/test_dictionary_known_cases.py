@@ -9,7 +9,7 @@ import pullback as pb
 from pullback.models.dictionary.scores import coordinate_score
 from single_atoms import CASES
 
-QUICK = ["circle, 200 x 8, sigma .2", "circle, 1000 x 8, sigma .1"]
+QUICK = ["circle, 200 x 8, sigma .2"]
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in list(CASES)[:-1] if name not in QUICK]
 
 

@@ -346,6 +346,7 @@ np.save(out, model.fit(load_iris().data).embedding_)
 """
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_to_the_same_bits(tmp_path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 

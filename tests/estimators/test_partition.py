@@ -85,8 +85,26 @@ def test_images_reach_functions_as_images() -> None:
 def test_columns_of_frames_and_of_observations(X) -> None:
     frame = pd.DataFrame(X, columns=list("abcdef"))
     model = pb.Autoencoder(3, **TINY, partition=pb.SubspacePartition({"b": None})).fit(frame)
+    # what is known of the rows is no feature, in new rows no more than in those of the fit
+    assert list(model.feature_names_in_) == list("acdef")
+    rest = frame.drop(columns="b")
     other = pb.Autoencoder(3, **TINY, partition=pb.SubspacePartition({"b": None}))
-    assert np.array_equal(other.fit(X, quantities={"b": X[:, 1]}).embedding_, model.embedding_)
+    other.fit(rest, quantities={"b": X[:, 1]})
+    assert np.array_equal(other.embedding_, model.embedding_)
+    for rows in (frame, rest):
+        assert np.array_equal(model.transform(rows), model.embedding_)
+        assert model.edit(rows, b=1.0).x.shape == (150, 5)
+    assert "b" in model.evaluate_quantities(frame, bootstraps=0).own
+    # values given beside the rows leave its columns alone
+    both = pb.Autoencoder(3, **TINY, partition=pb.SubspacePartition({"b": None}))
+    assert list(both.fit(frame, quantities={"b": X[:, 1]}).feature_names_in_) == list("abcdef")
+    assert np.array_equal(both.transform(frame), both.embedding_)
+
+    frame["kind"] = np.where(np.arange(150) % 2, "odd", None)
+    frame.loc[::4, "kind"] = "even"
+    told = pb.Autoencoder(3, **TINY, partition=pb.SubspacePartition({"kind": None})).fit(frame)
+    assert told.partition_.kinds["kind"].names == ("even", "odd")
+    assert list(told.feature_names_in_) == list("abcdef")
 
     batch = np.where(np.arange(150) % 3, "late", "early").astype(object)
     batch[:9] = None

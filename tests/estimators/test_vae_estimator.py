@@ -123,7 +123,7 @@ def test_networks_of_noise_and_of_dispersion_give_a_metric_too(X: np.ndarray, li
     )
 
 
-@pytest.mark.parametrize("divisor", [16, 1])
+@pytest.mark.parametrize("divisor", [16, pytest.param(1, marks=pytest.mark.slow)])
 def test_default_quality_on_digits(divisor: int) -> None:
     X = (load_digits().data / divisor).astype(np.float32)
     model = VAE(progress=False, random_state=0).fit(X)

@@ -132,11 +132,16 @@ def test_points_out_of_reach_have_no_logarithm():
     assert pb.frechet_mean(from_tensor(torn, 2), z, weights).converged
 
 
-def test_geodesics_have_limits_of_their_own(as_users_run):
-    z = cloud()
+@pytest.mark.slow
+def test_geodesics_have_limits_of_their_own():
+    z = cloud()[:3]
     mean = pb.frechet_mean(SPHERE, z, path_tol=1e-30)
     assert float(mean.residual) <= 1e-6
-    assert "12 geodesics that matter are not certified" in mean.message
+    assert "3 geodesics that matter are not certified" in mean.message
+
+
+def test_limits_of_geodesics_are_checked(as_users_run):
+    z = cloud()
     with pytest.raises(ValueError, match="path_tol: expected a finite number > 0"):
         pb.frechet_mean(SPHERE, z, path_tol=0)
     with pytest.raises(ValueError, match="path_max_iter: expected a whole number >= 1"):

@@ -140,8 +140,8 @@ def test_distance_has_a_gradient_to_the_parameters(name):
 def test_any_number_of_points_in_chunks_gives_the_same(name, monkeypatch):
     """Small chunks, and points enough for the reduced embedding, with and without a graph."""
     metric, _ = made(name)
-    z = numbers(300, METRICS[name].d, seed=8)
-    one_by_one = [torch.cat([f(row) for row in z[:20].split(1)]) for f in (metric.tensor, metric.logdet)]
+    z = numbers(150, METRICS[name].d, seed=8)
+    one_by_one = [torch.cat([f(row) for row in z[:6].split(1)]) for f in (metric.tensor, metric.logdet)]
     monkeypatch.setattr("pullback.jets.taylor.CPU_BUDGET", 2**17)
     monkeypatch.setattr("pullback.metrics.centroid.BLOCK_NUMBERS", 300)
     monkeypatch.setattr("pullback.metrics.centroid.CENTROIDS_AT_ONCE", 5)
@@ -149,7 +149,7 @@ def test_any_number_of_points_in_chunks_gives_the_same(name, monkeypatch):
         live = z.clone().requires_grad_(grad)
         for f, expected in zip((metric.tensor, metric.logdet), one_by_one, strict=True):
             seen = f(live)
-            torch.testing.assert_close(seen[:20].detach(), expected, rtol=1e-11, atol=1e-11)
+            torch.testing.assert_close(seen[:6].detach(), expected, rtol=1e-11, atol=1e-11)
         if grad and seen.requires_grad:
             (gradient,) = torch.autograd.grad(seen.sum(), live)
             trace = torch.einsum("nab,nabc->nc", metric.inverse(z), metric.derivative(z))

@@ -147,6 +147,7 @@ def test_rays_end_where_the_distance_says() -> None:
     torch.testing.assert_close(known, torch.full_like(known, 1.5), atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_ray_is_dotted_where_another_way_is_shorter() -> None:
     metric, start = PullbackMetric(bump), np.array([-1.6, 0.1])
     rays = rays_from(metric, start, plane_of(CODES), 4.0, count=24)

@@ -156,3 +156,30 @@ def test_intervals_shrink_with_test_rows_and_repeat() -> None:
     ratio = (wide.own["a"].high - wide.own["a"].low) / (narrow.own["a"].high - narrow.own["a"].low)
     assert 3 < ratio < 12  # √36 = 6
     assert ps.evaluate_subspaces(W, **rows).to_dict() == narrow.to_dict()
+
+
+def test_resamples_without_a_rare_category_say_nothing_of_it() -> None:
+    """A column with one held-out member is constant in a third of the resamples."""
+    for seed in range(5):
+        z = normal(240, 4, seed=seed)
+        rare = ((torch.arange(240) % 40) == 0).double()
+        both = torch.stack([rare, z[:, 2]], dim=1)
+        Y = {"mass": z[:, 0], "rare": rare, "both": both}
+        W = {"mass": torch.eye(4)[:1], "rare": torch.eye(4)[1:2], "both": torch.eye(4)[2:3]}
+        table = ps.evaluate_subspaces(
+            {q: w.double() for q, w in W.items()},
+            Z_train=z[:200],
+            Y_train={q: y[:200] for q, y in Y.items()},
+            Z_test=z[200:],
+            Y_test={q: y[200:] for q, y in Y.items()},
+        )
+        for q in Y:
+            assert -1 <= table.own[q].low <= table.own[q].high <= 1
+            assert table.own[q].low <= table.own[q].value <= table.own[q].high
+        assert table.own["rare"].low > -1
+
+
+def test_large_offsets_are_measured_in_the_precision_in_which_they_came() -> None:
+    z = normal(300, 2)
+    found = probe(z[:200], z[:200, :1] + 1e7, z[200:], z[200:, :1] + 1e7, torch.logspace(-3, 4, 8).double())
+    assert float(found.r2()) > 0.99

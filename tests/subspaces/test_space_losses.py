@@ -392,3 +392,18 @@ def test_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     for loss in LOSSES.values():
         loss(Z, W, A, Y, SufficientStatistics.from_tensors(Z, Y))
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_quantity_that_is_constant_in_the_batch_counts_one(dtype: torch.dtype) -> None:
+    Z = normal(32, 4).to(dtype).requires_grad_()
+    W = {"a": torch.eye(4, dtype=dtype)[:1], "b": torch.eye(4, dtype=dtype)[1:2]}
+    A = {q: torch.ones(1, 1, dtype=dtype) for q in W}
+    Y = {"a": torch.full((32,), 0.3, dtype=dtype), "b": Z[:, 1].detach() * 2}
+    for decoders in (A, None):
+        loss = alignment_loss(Z, W, decoders, Y)
+        expected = 0.625 if decoders else 0.5
+        assert float(loss.detach()) == pytest.approx(expected, abs=0.02)
+        (gradient,) = torch.autograd.grad(loss, Z)
+        assert bool(torch.isfinite(gradient).all())
+        assert float(gradient[:, 0].abs().max()) == 0

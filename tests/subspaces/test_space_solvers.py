@@ -3,6 +3,7 @@
 import math
 from statistics import median
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import Phase, given, settings
@@ -373,3 +374,26 @@ def test_precision_follows_the_input(dtype: torch.dtype) -> None:
     assert principal_directions(Z, Y)["a"][0].dtype == dtype
     half = solve_subspaces(Z.bfloat16(), {"a": Y["a"].half()}, k=2)
     assert half.W["a"].dtype == torch.float32
+
+
+def test_codes_that_are_no_tensor_are_named(as_users_run: None) -> None:
+    Y = {"a": torch.zeros(9)}
+    for call in (solve_subspaces, encoding_subspace, readout_subspace, erase):
+        with pytest.raises(
+            TypeError, match=r"stats_or_Z: expected a torch.Tensor.*ndarray; use torch.as_tensor"
+        ):
+            call(np.zeros((9, 3)), Y)
+
+
+@pytest.mark.parametrize("call", [solve_subspaces, encoding_subspace, readout_subspace, erase])
+def test_a_quantity_that_no_row_has_is_named(call) -> None:
+    Z = normal(60, 4)
+    Y = {"a": Z[:, 0], "b": Z[:, 1] * torch.nan}
+    statistics = SufficientStatistics.from_tensors(Z, Y, missing="drop")
+    with pytest.raises(ValueError, match=r"Y\['b'\]: expected rows with a value, got none"):
+        call(statistics)
+
+
+def test_codes_without_covariance_have_no_direction() -> None:
+    with pytest.raises(ValueError, match="quantity 'a' has no covariance with z"):
+        principal_directions(torch.ones(50, 3), {"a": torch.arange(50.0)})

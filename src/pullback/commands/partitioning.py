@@ -30,6 +30,7 @@ from pullback.run_folder import REPORT_FILE, check_folder, values_of, write_reco
 from pullback.run_options import parse_options
 from pullback.run_partition import (
     HELD_OUT,
+    check_held_out,
     kinds_of,
     numbers_of,
     read_with_quantities,
@@ -101,8 +102,11 @@ def partition(
     check_folder(out)
     dataset, quantities = read_with_quantities(data, quantity, reading)
     settings = {"random_state": seed, "validation_fraction": HELD_OUT} | parse_options(option or [])
+    if "partition" in settings:
+        raise typer.BadParameter("--set: partition is made of --quantity and the options beside it")
     settings |= given(latent_dim=latent_dim, max_epochs=epochs)
     periods, held_out = numbers_of(circular or [], "--circular"), None
+    check_held_out(len(dataset.X), settings["validation_fraction"])
     if model == "umap":
         # a map holds no rows out itself
         kinds = kinds_of(quantities, periods, category or [])

@@ -59,8 +59,9 @@ def fit(
     isometry: Annotated[
         float | None,
         typer.Option(
+            min=0,
             help="Weight of an isometry penalty (nats a row; a third of the number of features is a start): "
-            "distances of the latent space become those of the data."
+            "distances of the latent space become those of the data.",
         ),
     ] = None,
     twin: Annotated[

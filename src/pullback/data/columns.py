@@ -30,9 +30,22 @@ def pick(argument: str, name: str, columns: Iterable[Any], what: str = "column")
 
 
 def plain(column: Any) -> np.ndarray:
-    """A column as numbers, truth values or strings."""
+    """A column as numbers, truth values or strings; where it has no value NaN, or None beside text."""
     values = np.asarray(column)
-    return values if values.dtype.kind in "biufU" else values.astype(str)
+    if values.dtype.kind in "biufU":
+        return values
+    gaps = np.asarray(pd.isna(values), dtype=bool)
+    if values.ndim == 1 and not gaps.all():
+        series = pd.Series(values).convert_dtypes()
+        if series.dtype == "boolean" and not gaps.any():
+            return series.to_numpy(dtype=bool)
+        if (numbers := _numbers(series)) is not None:
+            return numbers
+    if not gaps.any():
+        return values.astype(str)
+    found = np.full(values.shape, None, dtype=object)
+    found[~gaps] = values[~gaps].astype(str)
+    return found
 
 
 def to_numbers(frame: pd.DataFrame, categorical: Categorical) -> tuple[np.ndarray, np.ndarray]:

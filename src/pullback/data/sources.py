@@ -144,7 +144,8 @@ def _load_numpy(path: Path) -> Any:
             loaded = np.load(stream, allow_pickle=False)
             return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except (ValueError, EOFError, OSError, BadZipFile) as error:
-        raise DataError(f"{path}: not readable as a NumPy file without pickled objects: {error}") from error
+        told = str(error).split(" using `allow_pickle", maxsplit=1)[0]  # pickles run what is in them
+        raise DataError(f"{path}: not readable as a NumPy file without pickled objects: {told}") from error
 
 
 def _choose_array(path: Path, arrays: Mapping[str, Any], key: str | None, aside: tuple[str, ...]) -> Source:

@@ -49,7 +49,7 @@ def read_table(
     key: str | None = None,
     separator: str | None = None,
     header: bool | Literal["auto"] | None = None,
-    absent_label: Literal["error", "ignore"] = "error",
+    absent: Literal["error", "ignore"] = "error",
 ) -> Dataset:
     """Read .csv .tsv (also .gz), .parquet, .npy, .npz, .h5ad or .zarr; numbers and dtype stay as they are.
 
@@ -64,7 +64,8 @@ def read_table(
         layer: of an AnnData file; by default its ``X``.
         key: name of the array in .npz or a Zarr group with several.
         separator: of a text file; by default by its ending.
-        absent_label: ``"ignore"`` reads rows that have no label column, e.g. new ones to be encoded.
+        absent: ``"ignore"`` reads rows, e.g. new ones to be encoded, without columns that are no features:
+            label, id, extra and what is dropped.
         header: whether a text file's first row holds names; ``"auto"`` (default) refuses numbers there.
 
     Raises:
@@ -87,7 +88,7 @@ def read_table(
     """
     check_choice("missing", missing, ("error", "drop", "mean", "median"))
     check_choice("categorical", categorical, ("error", "onehot"))
-    check_choice("absent_label", absent_label, ("error", "ignore"))
+    check_choice("absent", absent, ("error", "ignore"))
     path = Path(path)
     suffix = _suffix(path)
     _check_present(path, suffix)
@@ -102,10 +103,14 @@ def read_table(
     if "aside" in accepted:
         given["aside"] = tuple(name for name in (label, id, *(kept or ())) if name is not None)
     source = reader(path, **given)
-    if absent_label == "ignore" and label not in source.beside:
-        label = None
+    dropped = _as_list(drop)
+    if absent == "ignore":
+        label, id = (name if name in source.beside else None for name in (label, id))
+        kept = None if kept is None else [name for name in kept if name in source.beside]
+        features = source.values.columns if isinstance(source.values, pd.DataFrame) else source.features
+        dropped = [name for name in dropped if name in set(map(str, features))]
     try:
-        return _assemble(path, source, label, id, kept, _as_list(drop), missing, categorical)
+        return _assemble(path, source, label, id, kept, dropped, missing, categorical)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 
@@ -157,10 +162,11 @@ def _assemble(
             keep &= _present(argument, name, columns[name], len(values), missing)
     if not keep.any():
         raise DataError("no row without a gap is left")
-    beside = {name: plain(columns[name]) for name in used | set(extra or ())}
+    beside = {name: np.asarray(columns[name]) for name in used | set(extra or ())}
     if not keep.all():
         values = values[keep]
         beside = {name: array[keep] if len(array) == len(keep) else array for name, array in beside.items()}
+    beside = {name: plain(array) for name, array in beside.items()}
     samples = source.samples[keep] if id is None and len(source.samples) else UNNAMED
     return Dataset(
         X=values,

@@ -8,7 +8,7 @@ import copy
 import os
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -45,7 +45,7 @@ from pullback.metrics import EuclideanMetric, PullbackMetric
 from pullback.training import FitResult, Objective, Paired, TrainingOptions
 from pullback.training import fit as train
 from pullback.typing import Metric
-from pullback.validation import check_choice, check_whole
+from pullback.validation import check_choice, check_number, check_whole
 
 Model = TypeVar("Model", bound="LatentModel")
 
@@ -166,12 +166,13 @@ class LatentModel(Quantities, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             ValueError: the data are no finite numbers, or lie outside the support of the likelihood.
         """
         check_whole("latent_dim", self.latent_dim)
+        check_number("validation_fraction", self.validation_fraction)
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(
                 f"validation_fraction: expected a number in [0, 1), got {self.validation_fraction}"
             )
         check_seed_agrees(self.random_state)
-        table = self._read(X, reset=True, minimum_rows=2)
+        table = self._read(X, reset=True, minimum_rows=2, quantities=quantities)
         seed = draw_seed(self.random_state)
         self.training_index_, self.validation_index_ = split_rows(len(table), self.validation_fraction, seed)
         module = self._prepare(table, seed)
@@ -191,8 +192,8 @@ class LatentModel(Quantities, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         """Train the model and return the latent points of the same data ``(n, d)``."""
         return self.fit(X, y, quantities).embedding_.copy()
 
-    def _read(self, X: Any, *, reset: bool, minimum_rows: int = 1) -> Table:
-        return read_table(self, X, reset=reset, minimum_rows=minimum_rows)
+    def _read(self, X: Any, *, reset: bool, **options: Any) -> Table:
+        return read_table(self, X, reset=reset, **options)
 
     def _prepare(self, table: Table, seed: int) -> nn.Module:
         """The untrained module, and everything that is fitted before it trains."""
@@ -224,7 +225,7 @@ class LatentModel(Quantities, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             module,
             weights=self._weights(-(-len(rows) // self.batch_size)),
             free_bits=self._free_bits(),
-            penalties=copy.deepcopy(list(self.penalties or ())),
+            penalties=copy.deepcopy(self._listed_penalties()),
             partition=reserved.regularizer,
             library=self.library_ if targets.observed_library(module.get_submodule("likelihood")) else None,
             seed=seed,
@@ -232,6 +233,11 @@ class LatentModel(Quantities, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         validation = held_out if len(held_out) else None
         told = followers(self, read_callbacks(self.callbacks))
         return train(objective, rows, options, validation=validation, generator_seed=seed, callbacks=told)
+
+    def _listed_penalties(self) -> list[Any]:
+        if self.penalties is not None and not isinstance(self.penalties, Sequence):
+            raise TypeError(f"penalties: expected a list of penalties, got {self.penalties!r}")
+        return list(self.penalties or ())
 
     def _options(self, table: Table) -> TrainingOptions:
         return TrainingOptions(

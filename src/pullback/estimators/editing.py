@@ -126,7 +126,7 @@ class Quantities:
         values = known_values(model.partition, X, table, quantities)
         found = {}
         for name, kind in partition.kinds.items():
-            found[name] = torch.from_numpy(kind.columns(name, values[name])).to(table.dtype)
+            found[name] = torch.from_numpy(kind.columns(name, values[name]))
             if len(found[name]) != len(table):
                 raise ValueError(f"quantities[{name!r}]: expected {len(table)} rows, got {len(found[name])}")
         return found
@@ -206,7 +206,7 @@ class Quantities:
 
 
 def _check_known(partition: Partition, name: str) -> None:
-    if name not in partition.kinds:
+    if not isinstance(name, str) or name not in partition.kinds:
         raise ValueError(f"{name}: expected one of {_listed(partition)}, got {name!r}")
 
 

@@ -57,8 +57,8 @@ class FittedMap(Quantities, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     n_components: Any
 
-    def _read(self, X: Any, *, reset: bool, minimum_rows: int = 1) -> Table:
-        return read_table(self, X, reset=reset, minimum_rows=minimum_rows)
+    def _read(self, X: Any, *, reset: bool, **options: Any) -> Table:
+        return read_table(self, X, reset=reset, **options)
 
     @property
     def _projection(self) -> Projection:

@@ -30,6 +30,10 @@ def check_option(option: SubspacePartition) -> None:
         if isinstance(given, str) or (label != "categorical" and not isinstance(given, Mapping | tuple)):
             raise TypeError(f"{label}: expected names of quantities, got {given!r}")
         check_names(label, {*given, *names}, names, "the quantities")
+    if both := [name for name in option.categorical or () if name in (option.circular or {})]:
+        raise ValueError(
+            f"categorical: expected no position on a circle, got {both[0]!r}, which circular names too"
+        )
     for name, period in (option.circular or {}).items():
         check_positive(f"circular[{name!r}]", period)
     if option.strength is not None:
@@ -59,7 +63,7 @@ def known_values(
     if absent:
         raise ValueError(
             f"quantities: expected values for {', '.join(map(repr, absent))}, got none; "
-            f"fit(X, quantities={{{absent[0]!r}: values}})"
+            f"pass quantities={{{absent[0]!r}: values}}"
         )
     return found
 
@@ -67,6 +71,18 @@ def known_values(
 def _column(X: Any, name: str) -> Any:
     frame = X.obs if is_anndata(X) else X
     return frame[name] if hasattr(frame, "columns") and name in frame.columns else None
+
+
+def read_columns(option: Any, X: Any, quantities: Mapping[str, Any] | None) -> list[str]:
+    """Columns of a frame that hold quantities: they are known of the rows, and no features."""
+    if not isinstance(option, SubspacePartition) or is_anndata(X) or not hasattr(X, "columns"):
+        return []
+    names = option.quantities if isinstance(option.quantities, Mapping) else {}
+    return [
+        name
+        for name, function in names.items()
+        if function is None and name not in (quantities or ()) and name in X.columns
+    ]
 
 
 def computed_values(name: str, function: Any, table: Table) -> np.ndarray:

@@ -229,7 +229,7 @@ class ParametricUMAP(FittedMap):
             projected=bool(self.standardize) or self.pca_components is not None,
         )
         again = bool(self.warm_start) and hasattr(self, "module_")
-        table = self._read(X, reset=not again, minimum_rows=3)
+        table = self._read(X, reset=not again, minimum_rows=3, quantities=quantities)
         seed = draw_seed(self.random_state)
         if not again:
             self.image_shape_ = table.image_shape

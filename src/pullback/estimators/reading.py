@@ -1,21 +1,40 @@
 """What every estimator asks of what it is handed: rows with names as in scikit-learn, a device, a seed."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 import torch
 from sklearn.utils.validation import validate_data
 
+from pullback.estimators.known_values import read_columns
 from pullback.inputs import Table, read_input
 from pullback.training.distributed import started_by_torchrun
 
 
-def read_table(estimator: Any, X: Any, *, reset: bool, minimum_rows: int = 1) -> Table:
+def read_table(
+    estimator: Any,
+    X: Any,
+    *,
+    reset: bool,
+    minimum_rows: int = 1,
+    quantities: Mapping[str, Any] | None = None,
+) -> Table:
     """Rows for an estimator; names and number of features are noted (``reset``) or compared.
 
+    Args:
+        estimator: which has a ``partition``, or not.
+        X: in any form that `read_input` takes. Columns that hold quantities of the partition are no features.
+        reset: whether it is fitted to them.
+        minimum_rows: how many there must be.
+        quantities: those that are given beside X.
     Raises:
         ValueError: other features than in fit, images where there were rows, or what `read_input` refuses.
     """
+    aside = read_columns(getattr(estimator, "partition", None), X, quantities)
+    if aside and not reset:
+        aside = [name for name in aside if name not in getattr(estimator, "feature_names_in_", ())]
+    X = X.drop(columns=aside) if aside else X
     table = read_input(X, minimum_rows=minimum_rows, estimator=estimator)
     named: Any = table.values
     if table.feature_names is not None:

@@ -21,7 +21,8 @@ class SubspacePartition(BaseEstimator):
     Args:
         quantities: name -> function of the rows in data units, ``(n, p)`` or ``(n, channels, height, width)``
             tensors, to ``(n, ...)``; or None for values that ``fit(X, quantities={name: values})`` brings, or
-            that are a column of ``X`` (DataFrame) or of ``X.obs`` (AnnData). NaN and None are missing values.
+            that are a column of ``X`` (DataFrame; such a column is no feature then, in new rows either) or of
+            ``X.obs`` (AnnData). NaN and None are missing values.
         sizes: name -> coordinates; those that are not named are chosen from the training rows, see ``rank``.
         weights: of "fit", "leak" and "free" (1 each) and "isotropy" (0), numbers or functions of the step.
         strength: factor of all weights, beside the negative log-likelihood of a row, which is a sum over

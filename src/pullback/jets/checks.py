@@ -43,6 +43,8 @@ def check_map(f: Any, x: Any) -> Tensor:
     if not callable(f):
         raise TypeError(f"f: expected a module or a function (n, d) -> (n, p), got {type(f).__name__}")
     x = check_points("x", x, finite=False)
+    if x.shape[1] == 0:
+        raise ValueError(f"x: expected points (n, d) of one variable or more, got shape {tuple(x.shape)}")
     if isinstance(f, nn.Module):
         check_mode(f)
         check_dtype(f, x)

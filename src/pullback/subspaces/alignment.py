@@ -15,6 +15,7 @@ from pullback.subspaces.statistics import CODES, SufficientStatistics
 from pullback.validation import check_choice, check_shape
 
 Normalize = Literal["variance", "none"]
+ROUNDING = 8
 
 
 def alignment_loss(
@@ -29,6 +30,8 @@ def alignment_loss(
     """Share of the variance of each quantity that its subspace leaves unexplained, mean over quantities.
 
         mean_q ‖Z_c W_qᵀ A_q - Y_q,c‖²/‖Y_q,c‖²
+
+    A quantity that is constant in the batch counts 1, and has no gradient.
 
     Args:
         Z: codes, (B, D).
@@ -81,15 +84,29 @@ def alignment(
         if normalize == "none":
             terms.append(size / y.numel())
         else:
-            tiny = torch.finfo(y.dtype).tiny
-            terms.append(size / y.square().sum().clamp_min(tiny))
+            terms.append(_share(size, y, Y[q]))
     return torch.stack(terms).mean()
+
+
+def _share(left: Tensor, y: Tensor, given: Tensor) -> Tensor:
+    """Share of the sum of squares of a quantity about its mean; 1 where it does not vary beyond rounding."""
+    size = y.square().sum()
+    constant = _constant(size, given)
+    return left / size.masked_fill(constant, torch.inf) + constant
+
+
+def _constant(size: Tensor, given: Tensor) -> Tensor:
+    """Whether a sum of squares about the mean is no more than the rounding of a quantity."""
+    return size <= (ROUNDING * torch.finfo(size.dtype).eps) ** 2 * given.square().sum()
 
 
 def unexplained(projection: Projection, Y: Mapping[str, Tensor]) -> Tensor:
     """mean_q (1 - `loo_r2`)."""
     check_enough_rows(projection.rows, max(projection.sizes), "alignment with A=None")
-    scores = [loo_scores(S, [Y[q]])[0] for q, S in projection.blocks().items()]
+    scores = [
+        loo_scores(S, [Y[q]])[0].masked_fill(_constant((Y[q] - Y[q].mean(0)).square().sum(), Y[q]), 0)
+        for q, S in projection.blocks().items()
+    ]
     return 1 - torch.stack(scores).mean()
 
 

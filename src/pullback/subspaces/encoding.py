@@ -74,7 +74,8 @@ def principal_directions(
         Y: name -> (B, ...).
     Returns: name -> w (D,) with its largest entry positive, and v (m,).
     Raises:
-        TypeError, ValueError: an argument of the wrong kind, shape or value; a constant quantity.
+        TypeError, ValueError: an argument of the wrong kind, shape or value; a constant quantity, or one
+            without covariance with the codes.
     Example:
         >>> import torch
         >>> z = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
@@ -85,7 +86,8 @@ def principal_directions(
     found = {}
     for q, moments in source.moments.items():
         scale = source.scale(q, "quantity")
-        w, _, v = leading_singular(moments.zy * scale, 1)
+        w, sizes, v = leading_singular(moments.zy * scale, 1)
+        check_rank(None, covariance_rank(sizes, moments, scale), q, at_most=True)
         sign = torch.where(w[w.abs().argmax()] < 0, -1, 1)
         found[q] = ((sign * w[:, 0]).to(source.dtype), (sign * v[:, 0]).to(source.dtype))
     return found

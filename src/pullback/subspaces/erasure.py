@@ -11,7 +11,7 @@ from pullback.linalg import leading_singular
 from pullback.subspaces.arguments import check_codes, check_size
 from pullback.subspaces.moments import Moments
 from pullback.subspaces.ridge import Spectrum
-from pullback.subspaces.sources import SINGLE, Data
+from pullback.subspaces.sources import SINGLE, Data, check_statistics
 from pullback.subspaces.statistics import CODES, SufficientStatistics
 from pullback.validation import check_positive
 
@@ -108,8 +108,7 @@ def _statistics(data: Data, Y: Tensor | Mapping[str, Tensor] | None) -> Sufficie
         if Y is None:
             raise ValueError("Y: expected quantities where codes are given, got None")
         return SufficientStatistics.from_tensors(data, {SINGLE: Y} if isinstance(Y, Tensor) else Y)
-    if Y is not None:
-        raise ValueError("Y: expected None where statistics are given, got quantities")
+    check_statistics(data, Y, least=1)
     whole = data if isinstance(data, SufficientStatistics) else SufficientStatistics.merge_all(data)
     whole.check_rows()
     return whole
@@ -118,6 +117,7 @@ def _statistics(data: Data, Y: Tensor | Mapping[str, Tensor] | None) -> Sufficie
 def _columns(statistics: SufficientStatistics, name: str, target_rank: int | None) -> Tensor:
     """Covariance of the codes with unit-variance columns, or principal components, of one quantity."""
     moments: Moments = statistics.moments(name)
+    moments.check_seen(name)
     varies = ~moments.constant
     if not bool(varies.any()):
         raise ValueError(f"Y: expected quantities that vary, but quantity {name!r} is constant: k = 0")

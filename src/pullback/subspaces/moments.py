@@ -50,6 +50,11 @@ class Moments:
         """Columns that do not vary beyond rounding, (m,) bool."""
         return self.yy <= self.n * (8 * self.rounding).square()
 
+    def check_seen(self, name: str) -> None:
+        """Raise ``ValueError`` if no row has the quantity."""
+        if not bool(self.n > 0):
+            raise ValueError(f"Y[{name!r}]: expected rows with a value, got none")
+
     def merge(self, other: "Moments") -> "Moments":
         """Moments of both sets of rows."""
         n = self.n + other.n

@@ -11,6 +11,8 @@ from pullback.linalg import widened
 LOWEST = -1.0
 """R² of a column below which it is not followed: how wrong a useless probe is says nothing."""
 ROUNDING = 8
+CANCELLED = 1e-12
+"""Share of a sum of squares that its rounding may leave where a column does not vary."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +31,17 @@ class Probe:
     note: str = ""
 
     def r2(self, weights: Float[Tensor, "s N"] | None = None) -> Float[Tensor, " s"]:
-        """Mean over columns of R², each at least -1, of weighted test rows; NaN without columns."""
-        if self.target.shape[1] == 0:
-            return self.target.new_full((1 if weights is None else len(weights),), torch.nan)
+        """Mean over columns of R², each at least -1, of weighted test rows.
+
+        Columns that do not vary in these rows, as one of few ones in a resample may, say nothing; NaN where
+        none does.
+        """
         away = self.target - self.target.mean(0)
         w = away.new_ones(1, len(away)) if weights is None else weights[:, self.kept]
-        left = w @ self.residual.square()
-        total = w @ away.square() - (w @ away).square() / w.sum(1, keepdim=True)
-        return (1 - left / total).clamp_min(LOWEST).mean(1)
+        left, size = w @ self.residual.square(), w @ away.square()
+        total = size - (w @ away).square() / w.sum(1, keepdim=True)
+        known = total > CANCELLED * size
+        return torch.where(known, 1 - left / total, torch.nan).clamp_min(LOWEST).nanmean(1)
 
 
 def probe(

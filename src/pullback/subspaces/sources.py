@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,17 +95,26 @@ def as_source(
     """Rows (Z, Y), statistics, or a list of them, as a `Source`; ``folds`` splits rows at random."""
     if isinstance(data, Tensor):
         return _from_rows(data, Y, folds, generator)
-    if Y is not None:
-        raise ValueError("Y: expected None where statistics are given, got quantities")
+    parts = check_statistics(data, Y, least=2)
     if isinstance(data, SufficientStatistics):
         return _from_statistics(data, None)
-    parts = list(data) if isinstance(data, Sequence) else []
-    if len(parts) < 2 or not all(isinstance(part, SufficientStatistics) for part in parts):
-        raise TypeError(
-            "stats_or_Z: expected a torch.Tensor, SufficientStatistics or a list of two or more of them, got "
-            f"{type(data).__name__}"
-        )
     return _from_statistics(SufficientStatistics.merge_all(parts), parts)
+
+
+def check_statistics(data: Any, Y: Any, *, least: int) -> list[SufficientStatistics]:
+    """Statistics, one or a list of ``least`` or more, as a list; raise otherwise, or with quantities."""
+    one = isinstance(data, SufficientStatistics)
+    parts = list(data) if isinstance(data, Sequence) else [data]
+    if not (one or len(parts) >= least) or not all(isinstance(part, SufficientStatistics) for part in parts):
+        more = " of two or more of them" if least > 1 else ""
+        hint = "; use torch.as_tensor" if hasattr(data, "__array__") else ""
+        raise TypeError(
+            f"stats_or_Z: expected a torch.Tensor, SufficientStatistics or a list{more}, got "
+            f"{type(data).__name__}{hint}"
+        )
+    if Y is not None:
+        raise ValueError("Y: expected None where statistics are given, got quantities")
+    return parts
 
 
 def _from_rows(
@@ -134,5 +144,7 @@ def _from_statistics(statistics: SufficientStatistics, parts: list[SufficientSta
             part.check_rows()
             check_names("statistics", part.names, statistics.names, "the first of the list")
     moments = {q: statistics.moments(q) for q in statistics.names}
+    for q, known in moments.items():
+        known.check_seen(q)
     folds = None if parts is None else [{q: part.moments(q) for q in statistics.names} for part in parts]
     return Source(moments, folds, None, statistics.dtype, False)

@@ -163,7 +163,10 @@ class Objective(Trainable):
         super().__init__()
         check_positive("free_bits", free_bits, zero=True)
         if partition is not None and not isinstance(partition, Regularizer):
-            raise TypeError(f"partition: expected an object with terms(...), got {partition!r}")
+            raise TypeError(
+                "partition: expected pullback.SubspacePartition(...) or an object with terms(...), got "
+                f"{partition!r}"
+            )
         for name, weight in (weights or {}).items():
             if not callable(weight) and not isinstance(weight, float | int):
                 raise TypeError(

@@ -1,6 +1,7 @@
 """Options of a training run, and its result."""
 
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -69,6 +70,8 @@ class TrainingOptions:
             check_choice("precision", self.precision, get_args(Precision))
         if self.checkpoint_every is not None:
             check_whole("checkpoint_every", self.checkpoint_every)
+        if not isinstance(self.checkpoint_dir, str | PathLike | None):
+            raise TypeError(f"checkpoint_dir: expected a path, got {self.checkpoint_dir!r}")
         if self.resume and self.checkpoint_dir is None:
             raise ValueError("resume: expected a checkpoint_dir to resume from, got None")
 
