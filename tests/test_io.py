@@ -23,6 +23,7 @@ from pullback.io import (
     atomic_path,
     load_model,
     load_tensors,
+    remove_leftovers,
     save_model,
     save_tensors,
 )
@@ -324,3 +325,16 @@ def test_saving_works_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mon
     save_model(folder, {"turn": 2}, PARTS, overwrite=True)
     assert load_model(folder)[0]["turn"] == 2
     assert sorted(os.listdir(folder)) == [CONFIG_FILE, TENSOR_FILE]
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    with atomic_path(path) as temporary:
+        # SIGKILL leaves a file of such a name
+        temporary.with_name(temporary.name.replace(".tmp", "0.tmp")).write_text("half")
+    kept = [tmp_path / name for name in ("checkpoint.safetensors", ".other.ab.tmp.safetensors")]
+    for file in kept:
+        file.write_text("whole")
+    assert len(list(tmp_path.iterdir())) == 3
+    remove_leftovers(path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)

@@ -53,6 +53,13 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(path: str | os.PathLike) -> None:
+    """Temporary files beside ``path`` of writers that were killed; for a path that has one writer."""
+    path = Path(path)
+    for left in path.parent.glob(f".{path.name}.*.tmp{path.suffix}"):
+        left.unlink(missing_ok=True)
+
+
 def _as_json(name: str, settings: Mapping[str, Any]) -> str:
     try:
         return json.dumps(dict(settings))

@@ -347,9 +347,11 @@ def test_other_files_are_refused(died: Path) -> None:
 
 def test_without_resume_a_fit_starts_anew(died: Path, caplog: pytest.LogCaptureFixture) -> None:
     told: list[int] = []
+    (died / ".checkpoint.safetensors.0a.tmp.safetensors").write_text("of a writer that was killed")
     small(died, callback=lambda state: told.append(state.sweep)).fit(MIX.Z.numpy())
     assert "the checkpoint of an earlier fit will be replaced" in caplog.text
     assert told[0] == 0
+    assert [path.name for path in died.iterdir()] == ["checkpoint.safetensors"]
     assert load_tensors(died / "checkpoint.safetensors")[1]["states"][0]["place"] == []
 
 

@@ -223,6 +223,7 @@ def test_foreign_and_damaged_files_are_refused(tmp_path):
 
 
 def test_no_part_of_a_checkpoint_is_left_behind(tmp_path):
+    (tmp_path / f".{FILE_NAME}.0a.tmp.safetensors").write_text("of a run that was killed as it wrote")
     simple(tmp_path, checkpoint_every=1)
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
 

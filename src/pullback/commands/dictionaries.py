@@ -135,7 +135,7 @@ def dictionary(
         print_json(summary)
     elif not quiet:
         notes = ["the fit had come to its end before"] if finished else []
-        notes += ["interrupted: --resume goes on"] if checkpoint.exists() else []
+        notes += ["interrupted: --resume goes on"] if model.interrupted_ else []
         _tell(model, notes, summary.get("report"))
 
 

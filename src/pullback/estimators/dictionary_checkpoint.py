@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pullback import charts
 from pullback.estimators.registry import describe, is_omitted
-from pullback.io import FormatError, load_tensors
+from pullback.io import FormatError, load_tensors, remove_leftovers
 from pullback.models.dictionary import attempt, iterate, pure_fit, restarts, start, topology
 from pullback.models.dictionary.alone import ChartFit
 from pullback.models.dictionary.codes import Codes
@@ -61,6 +61,7 @@ def open_journal(model: Any, seed: int, data: Mapping[str, Any]) -> Iterator[Jou
     _check_charts(model.charts)
     made = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
     rows: Tensor = data["Z"]
     run = {SEED: seed, **_described_data(data), **_described_options(model)}
     try:

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from pullback.io import remove_leftovers
 from pullback.training import verdict
 from pullback.training.batches import Batch, Batches, Placement, Streams, as_batches, seeded_streams
 from pullback.training.checkpoint import (
@@ -106,6 +107,7 @@ class Run:
             return
         if self.engine.leads:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.path)
         if not self.path.is_file():
             return
         if not self.options.resume:
