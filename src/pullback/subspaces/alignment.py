@@ -77,37 +77,40 @@ def alignment(
             f"Z: alignment needs at least 2 rows, or center=statistics, got {projection.rows}: a single row "
             "has no deviation from its own mean"
         )
-    terms = []
+    left, sizes, offsets, numbers = [], [], [], []
     for q, S in projection.blocks().items():
-        y = Y[q] - (means[q] if means else Y[q].mean(0))
-        size = functional.mse_loss(S @ A[q], y, reduction="sum")
+        mean = means[q] if means else Y[q].mean(0)
+        y = Y[q] - mean
+        left.append(functional.mse_loss(S @ A[q], y, reduction="sum"))
         if normalize == "none":
-            terms.append(size / y.numel())
+            numbers.append(y.numel())
         else:
-            terms.append(_share(size, y, Y[q]))
-    return torch.stack(terms).mean()
+            sizes.append(y.square().sum())
+            offsets.append(mean.square().sum())
+    parts = torch.stack(left)
+    if normalize == "none":
+        return (parts / parts.new_tensor(numbers)).mean()
+    size = torch.stack(sizes)
+    constant = _constant(size, torch.stack(offsets), projection.rows)
+    return (parts / size.masked_fill(constant, torch.inf) + constant).mean()
 
 
-def _share(left: Tensor, y: Tensor, given: Tensor) -> Tensor:
-    """Share of the sum of squares of a quantity about its mean; 1 where it does not vary beyond rounding."""
-    size = y.square().sum()
-    constant = _constant(size, given)
-    return left / size.masked_fill(constant, torch.inf) + constant
-
-
-def _constant(size: Tensor, given: Tensor) -> Tensor:
-    """Whether a sum of squares about the mean is no more than the rounding of a quantity."""
-    return size <= (ROUNDING * torch.finfo(size.dtype).eps) ** 2 * given.square().sum()
+def _constant(size: Tensor, offset: Tensor, rows: int) -> Tensor:
+    """Whether sums of squares about means of squared norm ``offset`` are no more than rounding."""
+    return size <= (ROUNDING * torch.finfo(size.dtype).eps) ** 2 * rows * offset
 
 
 def unexplained(projection: Projection, Y: Mapping[str, Tensor]) -> Tensor:
     """mean_q (1 - `loo_r2`)."""
     check_enough_rows(projection.rows, max(projection.sizes), "alignment with A=None")
-    scores = [
-        loo_scores(S, [Y[q]])[0].masked_fill(_constant((Y[q] - Y[q].mean(0)).square().sum(), Y[q]), 0)
-        for q, S in projection.blocks().items()
-    ]
-    return 1 - torch.stack(scores).mean()
+    scores, sizes, offsets = [], [], []
+    for q, S in projection.blocks().items():
+        mean = Y[q].mean(0)
+        scores.append(loo_scores(S, [Y[q]])[0])
+        sizes.append((Y[q] - mean).square().sum())
+        offsets.append(mean.square().sum())
+    constant = _constant(torch.stack(sizes), torch.stack(offsets), projection.rows)
+    return 1 - torch.stack(scores).masked_fill(constant, 0).mean()
 
 
 def aligned_decoders(
