@@ -335,7 +335,7 @@ def test_info_describes_runs_sets_and_the_installation(run: Path, capsys: pytest
         (
             ["fit", "data:iris", "-o", "{new}", "--set", "warmup_epochs=-2"],
             1,
-            "warmup_epochs: expected a whole",
+            "warmup_epochs: expected a finite number >= 0",
         ),
         (
             ["fit", "data:iris", "-o", "{new}", "--set", "validation_fraction=x"],
@@ -343,6 +343,11 @@ def test_info_describes_runs_sets_and_the_installation(run: Path, capsys: pytest
             "validation_fraction: expected a number, got 'x'",
         ),
         (["fit", "{bad}/words.npy", "-o", "{new}"], 1, "not readable as a NumPy file"),
+        (
+            ["fit", "data:iris", "-o", "{new}", "--set", "checkpoint_dir=a"],
+            2,
+            "checkpoint_dir is the run's own",
+        ),
         (["fit", "{table}", "-o", "{bad}/file/run", "--label", "kind", "--id", "cell"], 1, "file"),
         (["transform", "{new}", "{table}", "-o", "{new}.csv"], 1, "config.json"),
         (["transform", "{bad}/half", "{table}", "-o", "{new}.csv"], 1, "model.safetensors"),

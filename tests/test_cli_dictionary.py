@@ -9,6 +9,7 @@ import pytest
 
 import pullback as pb
 from pullback.cli import main
+from pullback.commands import dictionaries
 from pullback.estimators import manifold_dictionary
 from pullback.models.dictionary.iterate import SweepState
 from pullback.run_dictionary import SweepNotes
@@ -129,6 +130,44 @@ def test_a_run_that_dies_between_its_fit_and_its_model_loses_neither(
         assert main([*words, "--resume"]) == 0
     assert len(pb.load(tmp_path / "run").atoms_) == 2
     assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_a_run_that_dies_before_its_record_is_never_taken_for_another(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def words(data: Path, *more: str) -> list[str]:
+        return ["dictionary", str(data), "-o", str(tmp_path / "run"), "--drop", "kind", *QUICK, "-q", *more]
+
+    other = tmp_path / "other.csv"
+    other.write_text(table.read_text().replace("0.", "1."))
+    assert main(words(table, "--no-report")) == 0
+
+    def dies(*_: object, **__: object) -> None:
+        raise SystemExit(137)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dictionaries, "write_record", dies)
+        with pytest.raises(SystemExit):
+            main(words(other, "--no-report", "--overwrite"))
+    assert main(words(table, "--no-report", "--resume")) == 1
+    assert "belongs to another fit" in capsys.readouterr().err
+    assert main(words(other, "--no-report", "--resume")) == 0
+    assert not (tmp_path / "run" / "checkpoint").exists()
+    (tmp_path / "run" / "run.json").unlink()
+    assert main(words(other, "--no-report", "--resume")) == 1
+    assert "does not say what its model was fitted to" in capsys.readouterr().err
+
+
+def test_new_rows_must_name_the_groups_that_the_fit_was_centred_by(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    words = ["dictionary", str(table), "-o", str(run), "--drop", "kind", *QUICK, "-q", "--no-report"]
+    assert main([*words, "--center-by", "batch"]) == 0
+    new = tmp_path / "new.csv"
+    pd.read_csv(table).drop(columns=["batch", "kind"]).to_csv(new, index=False)
+    assert main(["transform", str(run), str(new), "-o", str(tmp_path / "codes.csv")]) == 1
+    assert "no column 'batch', whose groups the dictionary was centred by" in capsys.readouterr().err
 
 
 def test_a_run_that_was_interrupted_goes_on(

@@ -38,6 +38,8 @@ def same_dictionary(
     found, before = open_run(folder)
     if not isinstance(found, ManifoldDictionary):
         raise ValueError(f"--resume: {folder} holds a {type(found).__name__}; choose another --out")
+    if "command" not in before:
+        raise ValueError(f"--resume: {folder} does not say what its model was fitted to; pass --overwrite")
     mine, theirs = asked.get_params(), found.get_params()
     differ = [
         name for name in mine if name not in OF_THIS_PART and _plain(mine[name]) != _plain(theirs[name])

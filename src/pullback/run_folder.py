@@ -54,6 +54,12 @@ def sparse_columns(codes: SparseCodes) -> dict[str, Any]:
     return {name: values for name, values in columns.items() if 0 not in values.shape}
 
 
+def save_run(model: Any, run: Path) -> None:
+    """Write the model; until `write_record` the folder does not say what it was fitted to."""
+    (run / RECORD_FILE).unlink(missing_ok=True)
+    model.save(run, overwrite=True)
+
+
 def write_record(run: Path, dataset: Any, codes: Any, **record: Any) -> None:
     """Keep beside the model what its codes are and how its data were read."""
     with atomic_path(run / RECORD_FILE) as temporary:
@@ -95,4 +101,8 @@ def resolve_again(data: str, record: dict[str, Any]) -> Any:
     """Read data as those of the fit were read; new rows need no more than the features."""
     reading = record["reading"]
     beside = {"label", "id", "extra", "drop"} & reading.keys()
-    return pb.data.resolve(data, **reading, **({"absent": "ignore"} if beside else {}))
+    dataset = pb.data.resolve(data, **reading, **({"absent": "ignore"} if beside else {}))
+    groups = record.get("center_by")
+    if groups and groups not in dataset.extra and groups in reading.get("extra", ()):
+        raise ValueError(f"{data}: no column {groups!r}, whose groups the dictionary was centred by")
+    return dataset

@@ -89,3 +89,14 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             options[name] = value
     return options
+
+
+def own_options(pairs: list[str]) -> dict[str, Any]:
+    """`parse_options` of a model, without those that the run itself decides."""
+    options = parse_options(pairs)
+    for name in ("checkpoint_dir", "resume"):
+        if name in options:
+            raise typer.BadParameter(
+                f"--set: {name} is the run's own; the folder is --out, and there is --resume"
+            )
+    return options

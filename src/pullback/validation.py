@@ -15,9 +15,11 @@ def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
 
 def check_positive(name: str, value: float | int | Tensor, *, zero: bool = False) -> None:
     """Raise ``ValueError`` unless every entry is finite and positive (or zero where ``zero`` allows it)."""
-    check_number(name, value)
     # a plain number would become float32, beyond whose range it is still finite
-    tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+    try:
+        tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name}: expected a number, got {value!r}") from error
     bad = ~((tensor >= 0) if zero else (tensor > 0)) | ~torch.isfinite(tensor)
     if bad.any():
         wanted = "a finite number >= 0" if zero else "a finite number > 0"
@@ -28,10 +30,8 @@ def check_positive(name: str, value: float | int | Tensor, *, zero: bool = False
 
 
 def check_number(name: str, value: object) -> None:
-    """Raise ``TypeError`` unless ``value`` is a number, or holds numbers."""
-    if isinstance(value, str | bytes | bool | None) or not (
-        hasattr(value, "__float__") or hasattr(value, "__len__")
-    ):
+    """Raise ``TypeError`` unless ``value`` is one number."""
+    if isinstance(value, bool) or not hasattr(value, "__float__") or hasattr(value, "__len__"):
         raise TypeError(f"{name}: expected a number, got {value!r}")
 
 

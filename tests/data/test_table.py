@@ -435,7 +435,7 @@ def test_gaps_beside_the_features_stay_gaps(write):
     table = read_table(write("c.csv", text), extra=["batch", "flag", "count"])
     assert table.features.tolist() == ["a", "b"]
     assert table.extra["batch"].tolist() == ["x", None, "y"]
-    np.testing.assert_array_equal(table.extra["flag"], [1, np.nan, 0])
+    assert table.extra["flag"].tolist() == [True, None, False]
     np.testing.assert_array_equal(table.extra["count"], [3, np.nan, 4])
     kept = read_table(write("c.csv", text), label="batch", extra=["flag", "count"], missing="drop")
     assert kept.y.tolist() == ["x", "y"]
@@ -453,7 +453,7 @@ def test_gaps_of_typed_columns_stay_gaps(tmp_path):
     found = read_table(tmp_path / "t.parquet", extra=["word", "flag", "kind", "count"]).extra
     assert found["word"].tolist() == ["x", None, "y"]
     assert found["kind"].tolist() == ["u", None, "v"]
-    np.testing.assert_array_equal(found["flag"], [1, np.nan, 0])
+    assert found["flag"].tolist() == [True, None, False]
     np.testing.assert_array_equal(found["count"], [1, np.nan, 2])
 
 
@@ -466,3 +466,14 @@ def test_new_rows_need_no_more_than_the_features(write):
     assert table.extra == {}
     with pytest.raises(ValueError, match="label: no column 'kind'"):
         read_table(new, **options)
+
+
+def test_features_without_names_are_dropped_from_new_rows_too(tmp_path):
+    array = np.arange(12.0).reshape(3, 4)
+    np.save(tmp_path / "a.npy", array)
+    np.savez(tmp_path / "a.npz", X=array)
+    for name in ("a.npy", "a.npz"):
+        whole = read_table(tmp_path / name).features.tolist()
+        for absent in ("error", "ignore"):
+            table = read_table(tmp_path / name, drop=[whole[2]], absent=absent)
+            np.testing.assert_array_equal(table.X, np.delete(array, 2, axis=1))

@@ -14,6 +14,7 @@ import pullback as pb
 from bad_dictionary import refused_by
 from planted import planted
 from pullback import charts
+from pullback.estimators.dictionary_rows import new_frame
 from pullback.models.dictionary.decoder_step import gather, solve
 from pullback.models.dictionary.scores import assignment_share
 from sums import GOLDEN, aligned, codes_of, golden_rows, layout_of, unexplained
@@ -337,3 +338,27 @@ def test_random_starts_raise_alarms_and_structured_ones_do_not() -> None:
         assert wrong & {alarm.code for alarm in drawn.diagnostics_.alarms}
     good = pb.ManifoldDictionary(6, kinds, gate="softmax", random_state=0).fit(rows.Z)
     assert not wrong & {alarm.code for alarm in good.diagnostics_.alarms}
+
+
+def test_rows_without_a_group_take_the_mean_of_all_groups() -> None:
+    rows = torch.tensor([[1.0], [3.0], [10.0], [20.0], [7.0], [8.0]])
+    for names in (
+        np.array([0, 0, 1, 1, np.nan, np.nan]),
+        np.array(["a", "a", "b", "b", None, None], dtype=object),
+    ):
+        frame = new_frame(rows, None, None, names)
+        assert frame.means.flatten().tolist() == [2, 15]
+        assert frame.taken(rows, names).flatten().tolist() == [2, 2, 15, 15, 8.5, 8.5]
+    with pytest.raises(ValueError, match="center_by: expected labels, got none for any row"):
+        new_frame(rows, None, None, [None] * 6)
+
+
+def test_fewer_atoms_than_a_row_may_use_are_counted() -> None:
+    draw = np.random.default_rng(0)
+    t, plane = draw.uniform(0, 2 * np.pi, 160), np.linalg.qr(draw.normal(size=(40, 4)))[0].T
+    circle = np.c_[np.cos(t), np.sin(t)]
+    Z = np.where((np.arange(160) % 2 == 0)[:, None], circle @ plane[:2], circle @ plane[2:])
+    Z = Z + 0.02 * draw.normal(size=Z.shape)
+    model = pb.ManifoldDictionary("auto", "circle", max_sweeps=4, n_restarts=1, random_state=0).fit(Z)
+    assert len(model.atoms_) == 2
+    assert model.transform(Z).indices.shape[1] == 2

@@ -82,7 +82,7 @@ def test_images_reach_functions_as_images() -> None:
     assert model.edit(images[:3], top=1.0).x.shape == (3, 1, 5, 4)
 
 
-def test_columns_of_frames_and_of_observations(X) -> None:
+def test_columns_of_frames_and_of_observations(X, tmp_path, as_users_run) -> None:
     frame = pd.DataFrame(X, columns=list("abcdef"))
     model = pb.Autoencoder(3, **TINY, partition=pb.SubspacePartition({"b": None})).fit(frame)
     # what is known of the rows is no feature, in new rows no more than in those of the fit
@@ -105,6 +105,12 @@ def test_columns_of_frames_and_of_observations(X) -> None:
     told = pb.Autoencoder(3, **TINY, partition=pb.SubspacePartition({"kind": None})).fit(frame)
     assert told.partition_.kinds["kind"].names == ("even", "odd")
     assert list(told.feature_names_in_) == list("abcdef")
+    page = pb.report(told, frame, tmp_path / "page.html", n_geodesics=2)
+    assert "Reserved coordinates" in page.read_text()
+    with pytest.raises(ValueError, match="X: expected features beside the columns of quantities, got none"):
+        told.fit(frame[["kind"]])
+    with pytest.raises(TypeError, match="quantities: expected"):
+        told.fit(frame, quantities=3)
 
     batch = np.where(np.arange(150) % 3, "late", "early").astype(object)
     batch[:9] = None
@@ -294,3 +300,14 @@ def test_edits_and_erasures_that_cannot_be(X) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize("dtype", [object, "boolean", bool])
+def test_truth_values_are_categories_with_gaps_and_without(X, dtype) -> None:
+    flag = pd.Series(X[:, 0] > 0, dtype=dtype)
+    if dtype is not bool:
+        flag[::5] = None
+    assert kind_of("flag", flag).config() == {"kind": "categorical", "names": [False, True]}
+    model = pb.Autoencoder(3, **TINY, partition=pb.SubspacePartition({"flag": None}))
+    model.fit(X, quantities={"flag": flag})
+    assert set(model.quantities(X)["flag"].tolist()) <= {True, False}

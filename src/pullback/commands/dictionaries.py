@@ -26,11 +26,11 @@ from pullback.commands.printing import console, print_json
 from pullback.estimators.dictionary_checkpoint import FILE_NAME, digest, remove_checkpoint
 from pullback.run_beside import read_beside, reading_with
 from pullback.run_dictionary import SweepNotes, same_dictionary
-from pullback.run_folder import REPORT_FILE, check_folder, write_record
-from pullback.run_options import parse_options
+from pullback.run_folder import REPORT_FILE, check_folder, save_run, write_record
+from pullback.run_options import own_options
 
 CHECKPOINT_FOLDER = "checkpoint"
-"""Of the run's folder; gone when the fit has come to its end."""
+"""Of the run's folder; gone when the run is written."""
 KINDS = ("auto", "circle", "interval", "plane", "sphere", "torus", "line")
 
 
@@ -89,7 +89,7 @@ def dictionary(
     names = [] if center_by is None else [center_by]
     dataset, beside = read_beside(data, names, reading, "--center-by")
     groups = next(iter(beside.values()), None)
-    settings = parse_options(option or []) | given(n_active=active, max_seconds=seconds)
+    settings = own_options(option or []) | given(n_active=active, max_seconds=seconds)
     model = pb.ManifoldDictionary(
         atoms or "auto",
         kinds[0] if len(kinds) == 1 else list(kinds),
@@ -109,10 +109,10 @@ def dictionary(
             model.set_params(callback=progress)
             model.fit(dataset.frame(), center_by=groups)
         model.set_params(callback=None)
-        model.save(out, overwrite=True)
-        if not model.interrupted_:
-            remove_checkpoint(checkpoint)
+        save_run(model, out)
     write_record(out, dataset, model.codes_, **record)
+    if not model.interrupted_:
+        remove_checkpoint(checkpoint)
     known = model.diagnostics_
     summary = {
         "run": str(out),

@@ -26,7 +26,7 @@ from pullback.commands.options import (
 from pullback.commands.printing import console, print_json
 from pullback.estimators.held_out import evaluate_apart, seen_part
 from pullback.run_beside import reading_with
-from pullback.run_folder import REPORT_FILE, check_folder, values_of, write_record
+from pullback.run_folder import REPORT_FILE, check_folder, save_run, values_of, write_record
 from pullback.run_options import parse_options
 from pullback.run_partition import (
     HELD_OUT,
@@ -125,7 +125,7 @@ def partition(
     values = values_of(dataset)
     seen = seen_part(values, quantities, held_out)
     estimator.fit(seen.X, quantities=seen.quantities)
-    estimator.save(out, overwrite=True)
+    save_run(estimator, out)
     kept = reading_with(data, quantity, reading)
     command = shlex.join(["pullback", *sys.argv[1:]])
     record = {"data": data, "reading": kept, "command": command, "plain": False, "quantities": quantity}

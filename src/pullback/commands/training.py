@@ -26,8 +26,16 @@ from pullback.commands.options import (
     given,
 )
 from pullback.commands.printing import console, print_json
-from pullback.run_folder import LIVE_FILE, REPORT_FILE, check_folder, fit_plain, values_of, write_record
-from pullback.run_options import make_estimator, parse_options, read_config
+from pullback.run_folder import (
+    LIVE_FILE,
+    REPORT_FILE,
+    check_folder,
+    fit_plain,
+    save_run,
+    values_of,
+    write_record,
+)
+from pullback.run_options import make_estimator, own_options, read_config
 
 DEMO_MODEL: Model = "vae"
 
@@ -106,7 +114,7 @@ def fit(
     )
     chosen = model or from_file.pop("model", "vae")
     from_file.pop("model", None)
-    settings = {"random_state": seed} | from_file | parse_options(option or [])
+    settings = {"random_state": seed} | from_file | own_options(option or [])
     settings |= given(
         latent_dim=latent_dim,
         likelihood=likelihood,
@@ -165,7 +173,7 @@ def _fit_and_report(
     estimator.fit(values)
     if live:
         estimator.set_params(callbacks=None)
-    estimator.save(out, overwrite=True)
+    save_run(estimator, out)
     plain = fit_plain(estimator, values, out) if twin else None
     command = shlex.join(["pullback", *sys.argv[1:]])
     record = {"data": data, "reading": reading, "command": command, "plain": plain is not None}

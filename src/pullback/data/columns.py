@@ -30,15 +30,15 @@ def pick(argument: str, name: str, columns: Iterable[Any], what: str = "column")
 
 
 def plain(column: Any) -> np.ndarray:
-    """A column as numbers, truth values or strings; where it has no value NaN, or None beside text."""
+    """A column as numbers, truth values or strings; where it has no value NaN, else None."""
     values = np.asarray(column)
     if values.dtype.kind in "biufU":
         return values
     gaps = np.asarray(pd.isna(values), dtype=bool)
     if values.ndim == 1 and not gaps.all():
         series = pd.Series(values).convert_dtypes()
-        if series.dtype == "boolean" and not gaps.any():
-            return series.to_numpy(dtype=bool)
+        if series.dtype == "boolean":
+            return series.to_numpy(dtype=object, na_value=None) if gaps.any() else series.to_numpy(dtype=bool)
         if (numbers := _numbers(series)) is not None:
             return numbers
     if not gaps.any():

@@ -107,8 +107,7 @@ def read_table(
     if absent == "ignore":
         label, id = (name if name in source.beside else None for name in (label, id))
         kept = None if kept is None else [name for name in kept if name in source.beside]
-        features = source.values.columns if isinstance(source.values, pd.DataFrame) else source.features
-        dropped = [name for name in dropped if name in set(map(str, features))]
+        dropped = [name for name in dropped if name in _feature_names(source)]
     try:
         return _assemble(path, source, label, id, kept, dropped, missing, categorical)
     except DataError as error:
@@ -178,6 +177,14 @@ def _assemble(
         source=str(path),
         name=path.name[: -len(_suffix(path))],
     )
+
+
+def _feature_names(source: Source) -> list[str]:
+    """Names that features can be dropped by, where the file has none those that they are given."""
+    if isinstance(source.values, pd.DataFrame):
+        return [str(name) for name in source.values.columns]
+    found = source.features if len(source.features) else numbered(int(np.prod(source.values.shape[1:])))
+    return [str(name) for name in found]
 
 
 def _numbers(

@@ -8,7 +8,7 @@ import copy
 import os
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -235,9 +235,11 @@ class LatentModel(Quantities, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         return train(objective, rows, options, validation=validation, generator_seed=seed, callbacks=told)
 
     def _listed_penalties(self) -> list[Any]:
-        if self.penalties is not None and not isinstance(self.penalties, Sequence):
+        if self.penalties is None:
+            return []
+        if isinstance(self.penalties, str) or not isinstance(self.penalties, Iterable):
             raise TypeError(f"penalties: expected a list of penalties, got {self.penalties!r}")
-        return list(self.penalties or ())
+        return list(self.penalties)
 
     def _options(self, table: Table) -> TrainingOptions:
         return TrainingOptions(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from sklearn.utils.validation import validate_data
@@ -101,8 +102,10 @@ class Frame:
         if center_by is None:
             return means.mean(0).expand_as(Z)
         names = group_names(center_by, len(Z))
-        off, known = torch.empty_like(Z), {name: i for i, name in enumerate(self.groups)}
+        off, known = means.mean(0).repeat(len(Z), 1), {name: i for i, name in enumerate(self.groups)}
         for name in dict.fromkeys(names):
+            if name is None:
+                continue
             at = torch.tensor([other == name for other in names], device=Z.device)
             off[at] = means[known[name]] if name in known else Z[at].mean(0)
         return off
@@ -204,24 +207,28 @@ def new_frame(
 
 
 def group_names(center_by: Any, n: int) -> list[Any]:
-    """Names of the groups of n rows, as plain values.
+    """Names of the groups of n rows, as plain values; None for a row without one (None or NaN).
 
     Raises:
-        ValueError: another number of them.
+        ValueError: another number of them, or none at all.
     """
     if isinstance(center_by, Tensor):
         center_by = center_by.detach().cpu().numpy()
     names = np.asarray(center_by)
     if names.ndim != 1 or len(names) != n:
         raise ValueError(f"center_by: expected ({n},) labels, one a row, got shape {names.shape}")
-    return names.tolist()
+    missing = np.asarray(pd.isna(names), dtype=bool)
+    if n and missing.all():
+        raise ValueError("center_by: expected labels, got none for any row")
+    return [None if gap else name for name, gap in zip(names.tolist(), missing, strict=True)]
 
 
 def group_means(Z: Float[Tensor, "n p"], names: list[Any]) -> tuple[Float[Tensor, "g p"], tuple[Any, ...]]:
     """Mean of each group, in the order of their first rows, and the names."""
-    unique = list(dict.fromkeys(names))
+    unique = [name for name in dict.fromkeys(names) if name is not None]
     number = {name: i for i, name in enumerate(unique)}
-    place = torch.tensor([number[name] for name in names], device=Z.device)
-    sums = Z.new_zeros(len(unique), Z.shape[1]).index_add_(0, place, Z)
+    seen = torch.tensor([name is not None for name in names], device=Z.device)
+    place = torch.tensor([number[name] for name in names if name is not None], device=Z.device)
+    sums = Z.new_zeros(len(unique), Z.shape[1]).index_add_(0, place, Z[seen])
     counts = torch.bincount(place, minlength=len(unique)).to(Z)
     return sums / counts.unsqueeze(1), tuple(unique)

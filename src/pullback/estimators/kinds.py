@@ -139,7 +139,7 @@ def kind_of(name: str, values: Any, *, categorical: bool = False, period: float 
     if period is not None:
         return Cycle(float(period))
     array = as_objects(name, values)
-    if not categorical and not _is_text(array) and array.dtype.kind != "b":
+    if not categorical and not _is_category(array) and array.dtype.kind != "b":
         return Numbers(as_numbers(name, array).shape[1:])
     if array.ndim != 1:
         raise ValueError(f"{name}: expected one category a row, got shape {array.shape}")
@@ -188,12 +188,15 @@ def as_numbers(name: str, values: Any) -> np.ndarray:
         raise TypeError(f"{name}: expected numbers, got {array.dtype}; {error}") from error
 
 
-def _is_text(array: np.ndarray) -> bool:
+def _is_category(array: np.ndarray) -> bool:
     if array.dtype.kind in "US":
         return True
     if array.dtype.kind != "O":
         return False
-    return any(not isinstance(value, int | float | np.number) for value in array.flat if not _missing(value))
+    present = [value for value in array.flat if not _missing(value)]
+    if present and all(isinstance(value, bool | np.bool_) for value in present):
+        return True
+    return any(not isinstance(value, int | float | np.number) for value in present)
 
 
 def _missing(value: Any) -> bool:

@@ -78,10 +78,11 @@ def read_columns(option: Any, X: Any, quantities: Mapping[str, Any] | None) -> l
     if not isinstance(option, SubspacePartition) or is_anndata(X) or not hasattr(X, "columns"):
         return []
     names = option.quantities if isinstance(option.quantities, Mapping) else {}
+    given = quantities if isinstance(quantities, Mapping) else ()
     return [
         name
         for name, function in names.items()
-        if function is None and name not in (quantities or ()) and name in X.columns
+        if function is None and name not in given and name in X.columns
     ]
 
 

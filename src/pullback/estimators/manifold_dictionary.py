@@ -170,7 +170,7 @@ class ManifoldDictionary(FittedDictionary):
                 chart that one number a row cannot be a coordinate of.
         """
         K = given_number(self)
-        options = checked_options(self, K)
+        checked_options(self, K)
         given = self._read(Z, reset=True)
         n, device = len(given.rows), given.rows.device
         weights = read_row_weights(row_weights, n)
@@ -214,7 +214,8 @@ class ManifoldDictionary(FittedDictionary):
             if not found.interrupted:
                 journal.keep(found)
             outer = given.rows.double() - self._frame.taken(given.rows, center_by).double()
-            self._settle(found, rows, outer, given, options.n_active, metrics)
+            n_active = checked_options(self, found.best.fit.layout.K).n_active
+            self._settle(found, rows, outer, given, n_active, metrics)
         return self
 
     def fit_transform(self, Z: Any, y: Any = None, **options: Any) -> SparseCodes:

@@ -31,10 +31,7 @@ def read_table(
     Raises:
         ValueError: other features than in fit, images where there were rows, or what `read_input` refuses.
     """
-    aside = read_columns(getattr(estimator, "partition", None), X, quantities)
-    if aside and not reset:
-        aside = [name for name in aside if name not in getattr(estimator, "feature_names_in_", ())]
-    X = X.drop(columns=aside) if aside else X
+    X = without_quantities(estimator, X, quantities) if reset else features_of(estimator, X)
     table = read_input(X, minimum_rows=minimum_rows, estimator=estimator)
     named: Any = table.values
     if table.feature_names is not None:
@@ -45,6 +42,23 @@ def read_table(
         wanted = "flat rows (n, p)" if shape is None else f"images {shape}"
         raise ValueError(f"X: expected {wanted} as in fit, got images {table.image_shape}")
     return table
+
+
+def without_quantities(estimator: Any, X: Any, quantities: Mapping[str, Any] | None) -> Any:
+    """Data of a fit without the columns that its quantities come from."""
+    aside = read_columns(getattr(estimator, "partition", None), X, quantities)
+    if aside and len(aside) == len(X.columns):
+        raise ValueError("X: expected features beside the columns of quantities, got none")
+    return X.drop(columns=aside) if aside else X
+
+
+def features_of(estimator: Any, X: Any) -> Any:
+    """Data for a fitted estimator without columns of quantities that are no features of it."""
+    known = getattr(estimator, "feature_names_in_", ())
+    aside = [
+        name for name in read_columns(getattr(estimator, "partition", None), X, None) if name not in known
+    ]
+    return X.drop(columns=aside) if aside else X
 
 
 def check_seed_agrees(random_state: Any) -> None:

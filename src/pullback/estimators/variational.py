@@ -15,7 +15,7 @@ from pullback.estimators.samples import refuse_options
 from pullback.inputs import Table
 from pullback.training import LinearWarmup
 from pullback.typing import Schedule
-from pullback.validation import check_positive, check_whole
+from pullback.validation import check_positive
 
 
 class VariationalModel(LatentModel):
@@ -51,7 +51,7 @@ class VariationalModel(LatentModel):
     def _weights(self, steps_per_epoch: int) -> dict[str, Any]:
         if not callable(self.beta):
             check_positive("beta", self.beta, zero=True)
-        check_whole("warmup_epochs", self.warmup_epochs, minimum=0)
+        check_positive("warmup_epochs", self.warmup_epochs, zero=True)
         return {"kl": warmed_up(self.beta, self.warmup_epochs * steps_per_epoch)}
 
     def _free_bits(self) -> float:

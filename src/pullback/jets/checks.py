@@ -27,14 +27,14 @@ def kind(dtype: torch.dtype) -> str:
 def check_order(order: Any, lowest: int = 0) -> None:
     """Raise ``ValueError`` unless the order is one of ``lowest`` .. 3."""
     options = range(lowest, 4)
-    if isinstance(order, bool) or not isinstance(order, int) or order not in options:
+    if isinstance(order, bool) or not hasattr(order, "__index__") or order not in options:
         listed = ", ".join(map(str, options[:-1]))
         raise ValueError(f"order: expected {listed} or 3, got {order}")
 
 
 def check_lowest(lowest: Any, order: int) -> None:
     """Raise ``ValueError`` unless the lowest order is one of 0 .. ``order``."""
-    if isinstance(lowest, bool) or not isinstance(lowest, int) or not 0 <= lowest <= order:
+    if isinstance(lowest, bool) or not hasattr(lowest, "__index__") or not 0 <= lowest <= order:
         raise ValueError(f"lowest: expected a whole number from 0 to order={order}, got {lowest!r}")
 
 

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from pullback.estimators import ParametricUMAP
 from pullback.estimators.latent_metrics import gives_metric, metric_of
+from pullback.estimators.reading import features_of
 from pullback.inputs import Table, read_input
 from pullback.plots.arguments import check_labels
 from pullback.plots.field import decades, light_metric, magnification_at, typical
@@ -183,7 +184,7 @@ def observe(
     """
     check_model(model)
     check_whole("max_points", max_points, minimum=10)
-    table = read_input(X)
+    table = read_input(features_of(model, X))
     n, p = table.shape
     width = int(getattr(model, "n_features_in_", p))
     if p != width:

@@ -10,6 +10,7 @@ import torch
 
 from pullback.attribution import Attribution
 from pullback.estimators.explaining import explain
+from pullback.estimators.reading import features_of
 from pullback.inputs import read_input
 from pullback.plots.document import Section, badge
 from pullback.plots.group_sums import apart, mean_over
@@ -80,7 +81,7 @@ def _some_rows(evidence: Observed) -> np.ndarray:
 
 def _values(evidence: Observed, X: Any, rows: np.ndarray) -> Any:
     """The rows as the model was given them."""
-    values = read_input(X).rows(evidence.rows[rows])
+    values = read_input(features_of(evidence.model, X)).rows(evidence.rows[rows])
     if evidence.image_shape is not None:
         return values.reshape(len(rows), *evidence.image_shape)
     names = getattr(evidence.model, "feature_names_in_", None)

@@ -13,6 +13,7 @@ import numpy as np
 from pullback._version import __version__
 from pullback.estimators.manifold_dictionary import ManifoldDictionary
 from pullback.estimators.parametric_umap import ParametricUMAP
+from pullback.estimators.reading import features_of
 from pullback.inputs import read_input
 from pullback.io import atomic_path
 from pullback.plots.document import Section, assemble
@@ -134,7 +135,7 @@ def report(
         return path
     if center_by is not None:
         raise ValueError("center_by: expected None for a model that is no dictionary, got values")
-    apart = None if held_out is None else _held_out(model, held_out, len(read_input(X)))
+    apart = None if held_out is None else _held_out(model, held_out, len(read_input(features_of(model, X))))
     if only_encodes(model):
         if before is not None:
             raise ValueError("before: expected None for a model without a decoder, got another model")

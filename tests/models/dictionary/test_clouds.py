@@ -2,13 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy import linalg, sparse
 from torch.nn.functional import one_hot
 
 from planted import Golden, planted
 from pullback.models.dictionary.clustering import merge_clusters, spectral_clusters, subspace_clusters
-from pullback.models.dictionary.harmonic import LANDMARKS, harmonic_embedding
+from pullback.models.dictionary.harmonic import LANDMARKS, _slowest, harmonic_embedding
 from pullback.models.dictionary.scores import assignment_share, coordinate_score
 
 GOLDEN = Golden()
@@ -80,3 +82,24 @@ def test_a_row_far_from_all_others_has_a_place_too(generator: torch.Generator) -
     away = torch.tensor([[1e3, 0.0], [-1e4, 2.0]], dtype=torch.float64)
     found = harmonic_embedding(torch.cat([ring, away]), 4)
     assert bool(torch.isfinite(found).all())
+
+
+@pytest.mark.parametrize("pieces", [2, 6, 12])
+def test_graphs_in_equal_pieces_have_all_their_vectors(pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    W = sparse.block_diag([np.ones((5, 5))] * pieces)
+    exact = _slowest(W, pieces)
+    assert exact.shape == (5 * pieces, pieces)
+    eigh = linalg.eigh
+
+    def missing(matrix, subset_by_index=None):
+        """As LAPACK, where it misses one of several equal eigenvalues."""
+        values, vectors = eigh(matrix)
+        return (
+            (values, vectors)
+            if subset_by_index is None
+            else (values[-pieces + 1 :], vectors[:, -pieces + 1 :])
+        )
+
+    monkeypatch.setattr("pullback.models.dictionary.harmonic.linalg.eigh", missing)
+    found = _slowest(W, pieces)
+    np.testing.assert_allclose(found @ found.T, exact @ exact.T, atol=1e-10)

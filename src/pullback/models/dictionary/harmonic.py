@@ -95,6 +95,8 @@ def _slowest(W: sparse.spmatrix, count: int) -> np.ndarray:
     n = len(dense)
     dense = dense / root[:, None] / root
     vectors = linalg.eigh((dense + dense.T) / 2, subset_by_index=[n - count, n - 1])[1][:, ::-1]
+    if vectors.shape[1] < count:  # LAPACK may miss some of several equal ones, as of a graph in pieces
+        vectors = linalg.eigh((dense + dense.T) / 2)[1][:, ::-1][:, :count]
     peaks = vectors[np.abs(vectors).argmax(0), np.arange(count)]
     return vectors * np.sign(peaks) / root[:, None]
 

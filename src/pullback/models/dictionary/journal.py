@@ -21,7 +21,7 @@ from pullback.models.dictionary.packing import Packer, unpack
 logger = logging.getLogger(__name__)
 
 KIND = "dictionary checkpoint"
-VERSION = 1
+VERSION = 2
 SPACING = 20.0
 """Time between checkpoints, in units of the time that the last one took."""
 
