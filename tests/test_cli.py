@@ -417,3 +417,21 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file"):
         main(["--debug", "fit", str(tmp_path / "absent.csv"), "-o", str(tmp_path / "run")])
+
+
+def test_a_model_that_cannot_be_saved_leaves_the_run_of_before(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["fit", str(table), "-o", str(tmp_path / "run"), "--label", "kind", "--id", "cell", "-q", *QUICK]
+    words += ["--no-report"]
+    assert main(words) == 0
+    before = (tmp_path / "run" / "run.json").read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pb.VAE, "save", full)
+        assert main([*words, "--overwrite"]) == 1
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+    assert len(pb.load(tmp_path / "run").embedding_) == 60

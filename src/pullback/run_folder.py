@@ -56,8 +56,15 @@ def sparse_columns(codes: SparseCodes) -> dict[str, Any]:
 
 def save_run(model: Any, run: Path) -> None:
     """Write the model; until `write_record` the folder does not say what it was fitted to."""
-    (run / RECORD_FILE).unlink(missing_ok=True)
-    model.save(run, overwrite=True)
+    path = run / RECORD_FILE
+    before = path.read_bytes() if path.is_file() else None
+    path.unlink(missing_ok=True)
+    try:
+        model.save(run, overwrite=True)
+    except BaseException:  # the model of before is still there
+        if before is not None:
+            path.write_bytes(before)
+        raise
 
 
 def write_record(run: Path, dataset: Any, codes: Any, **record: Any) -> None:

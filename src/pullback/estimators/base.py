@@ -9,12 +9,10 @@ import os
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
@@ -24,6 +22,7 @@ from pullback.estimators.anndata_results import write_results
 from pullback.estimators.chains import Chain, decoder_chain, encoder_chain
 from pullback.estimators.counts import LogNormalise, median_library
 from pullback.estimators.editing import Quantities
+from pullback.estimators.encoding_model import EncodingModel
 from pullback.estimators.evaluation import check_networks, decoded, device_of, evaluating, over_rows
 from pullback.estimators.following import followed, followers, read_callbacks
 from pullback.estimators.networks import (
@@ -38,9 +37,8 @@ from pullback.estimators.reserving import Reserved, reserve_latents
 from pullback.estimators.rows import draw_seed, split_rows, training_rows
 from pullback.estimators.samples import Samples
 from pullback.estimators.scaling import Scaling, feature_mean, fit_scaling
-from pullback.estimators.state import describe_state, restored
+from pullback.estimators.state import restored
 from pullback.inputs import Table, is_anndata, read_input
-from pullback.io import save_model
 from pullback.metrics import EuclideanMetric, PullbackMetric
 from pullback.training import FitResult, Objective, Paired, TrainingOptions
 from pullback.training import fit as train
@@ -50,7 +48,7 @@ from pullback.validation import check_choice, check_number, check_whole
 Model = TypeVar("Model", bound="LatentModel")
 
 
-class LatentModel(Quantities, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class LatentModel(Quantities, EncodingModel):
     """Base class of the estimators: fitted once, it maps data to latent points and back.
 
     Attributes:
@@ -423,23 +421,6 @@ class LatentModel(Quantities, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             return self.module_
         return copy.deepcopy(self.module_).to(dtype=wanted[0], device=wanted[1])
 
-    def save(self, directory: str | os.PathLike, *, overwrite: bool = False) -> Path:
-        """Write the fitted model to a folder (``config.json``, ``model.safetensors``) for `pullback.load`.
-
-        Args:
-            directory: made if absent.
-            overwrite: replace a model that it already holds.
-
-        Returns:
-            The folder.
-
-        Raises:
-            FileExistsError: the folder holds a model and ``overwrite`` is False.
-            TypeError: an option cannot be rebuilt from the file; the message says how to register it.
-        """
-        check_is_fitted(self)
-        return save_model(directory, *describe_state(self), overwrite=overwrite)
-
     @classmethod
     def load(
         cls: type[Model], directory: str | os.PathLike, *, modules: Mapping[str, nn.Module] | None = None
@@ -467,12 +448,3 @@ class LatentModel(Quantities, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     @property
     def _n_features_out(self) -> int:
         return self.module_.latent_dim
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "module_")
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags

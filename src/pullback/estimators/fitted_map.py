@@ -4,13 +4,11 @@ import copy
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -21,14 +19,14 @@ from pullback.estimators.chains import Chain
 from pullback.estimators.editing import Quantities
 from pullback.estimators.embedding_chains import embedding_chain, unembedding_chain
 from pullback.estimators.embedding_networks import wants_decoder
+from pullback.estimators.encoding_model import EncodingModel
 from pullback.estimators.evaluation import device_of, evaluating, over_rows
 from pullback.estimators.explaining import explain
 from pullback.estimators.projection import Projection
 from pullback.estimators.reading import read_table
 from pullback.estimators.scaling import Scaling, chunk_slices
-from pullback.estimators.state import describe_state, restored
+from pullback.estimators.state import restored
 from pullback.inputs import Table, is_anndata, read_input
-from pullback.io import save_model
 from pullback.jets import JacobianVerification
 from pullback.jets.sweep import AffineMap
 from pullback.metrics import EuclideanMetric, PullbackMetric
@@ -39,7 +37,7 @@ from pullback.validation import check_choice
 Fitted = TypeVar("Fitted", bound="FittedMap")
 
 
-class FittedMap(Quantities, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class FittedMap(Quantities, EncodingModel):
     """What a parametric map does once it is fitted; `ParametricUMAP` fits it."""
 
     METRICS: ClassVar[tuple[str, ...]] = ("pullback", "euclidean")
@@ -189,15 +187,6 @@ class FittedMap(Quantities, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.module_.to(device)
         return self
 
-    def save(self, directory: str | os.PathLike, *, overwrite: bool = False) -> Path:
-        """Write the fitted model to a folder (``config.json``, ``model.safetensors``) for `pullback.load`.
-
-        Raises:
-            FileExistsError: the folder holds a model and ``overwrite`` is False.
-        """
-        check_is_fitted(self)
-        return save_model(directory, *describe_state(self), overwrite=overwrite)
-
     @classmethod
     def load(cls: type[Fitted], directory: str | os.PathLike, *, encoder: nn.Module | None = None) -> Fitted:
         """The model that `save` wrote; the same as `pullback.load` where the folder holds this class.
@@ -239,12 +228,3 @@ class FittedMap(Quantities, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     def _state_names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the fitted numbers and of the fitted arrays that are saved."""
         return ("a_", "b_", "n_steps_", "_checked"), ("components_", "graph_")
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "module_")
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
