@@ -19,6 +19,7 @@ from torch.func import jacfwd, jvp, vjp, vmap
 from pullback.jets import contract_hessian, jet, metric_jet, tangential_acceleration
 from pullback.jets.gemm import times_transposed
 from pullback.jets.indices import count, indices
+from pullback.linalg import gram
 from pullback.penalties import IsometryPenalty
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -206,7 +207,8 @@ def _squared(J: Tensor) -> Tensor:
 
 
 def _isometry(J: Tensor) -> Tensor:
-    return (_squared(J) - torch.eye(J.shape[2], device=J.device)).square().mean()
+    """Both sides take `gram`, so that the same loss costs neither of them more than it must."""
+    return (gram(J) - torch.eye(J.shape[2], device=J.device)).square().mean()
 
 
 def _gauge(J: Tensor) -> Tensor:

@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from pullback.linalg import ScaledIdentityPlus, gram_spectrum, principal_angles
+from pullback.linalg import (
+    ScaledIdentityPlus,
+    column_products,
+    gram,
+    gram_spectrum,
+    principal_angles,
+    row_products,
+)
 
 
 def tolerance(dtype: torch.dtype) -> dict[str, float]:
@@ -65,3 +72,40 @@ def test_low_rank_plus_identity_is_solved_without_forming_it(batch, dtype, gener
     torch.testing.assert_close(A.apply(x), (dense @ x.unsqueeze(-1)).squeeze(-1), **tolerance(dtype))
     torch.testing.assert_close(A.apply(A.solve(x)), x, **tolerance(dtype))
     torch.testing.assert_close(A.logdet(), torch.linalg.slogdet(dense)[1], **tolerance(dtype))
+
+
+def columns(A: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    return gram(A)
+
+
+def rows(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
+    return row_products(A.permute(2, 0, 1), B.permute(2, 0, 1))
+
+
+def same_rows(A: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    stack = A.permute(2, 0, 1)
+    return row_products(stack, stack)
+
+
+@pytest.mark.parametrize("product", [columns, column_products, rows, same_rows])
+def test_products_of_columns_have_the_derivatives_of_the_plain_product(product, generator):
+    A = torch.randn(3, 7, 2, generator=generator, dtype=torch.float64, requires_grad=True)
+    B = torch.randn(3, 7, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    plain = torch.einsum("npa,npb->nab", A, A if product in (columns, same_rows) else B)
+    torch.testing.assert_close(product(A, B), plain)
+    assert torch.autograd.gradcheck(product, (A, B))
+    assert torch.autograd.gradgradcheck(product, (A, B))
+    of_one = torch.autograd.grad(product(A, B.detach()).square().sum(), A)[0]
+    assert of_one.mT.is_contiguous()
+
+
+@pytest.mark.parametrize("product", [columns, column_products])
+def test_products_of_columns_under_transforms_and_without_a_batch(product, generator):
+    A = torch.randn(3, 7, 2, generator=generator, requires_grad=True)
+    B = torch.randn(3, 7, 2, generator=generator, requires_grad=True)
+    each = torch.vmap(product)(A, B)
+    torch.testing.assert_close(each, product(A, B))
+    torch.testing.assert_close(product(A[0], B[0]), each[0])
+    forward = torch.func.jacfwd(lambda at: product(at, B))(A)
+    reverse = torch.func.jacrev(lambda at: product(at, B))(A)
+    torch.testing.assert_close(forward, reverse)

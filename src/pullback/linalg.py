@@ -1,17 +1,93 @@
 """Linear algebra that several rooms need, each trick in one place.
 
-Spectra of thin factors, angles between subspaces, and matrices of the form s I + U Uᵀ that are never formed.
+Products of the columns of tall matrices, spectra of thin factors, angles between subspaces, and matrices of
+the form s I + U Uᵀ that are never formed.
 """
 
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullback.graph import transforms_active
+
 QUADRATURE = 20001
+
+
+def gram(A: Float[Tensor, "*n p d"]) -> Float[Tensor, "*n d d"]:
+    """AᵀA of tall matrices, such as Jacobians; differentiable to any order.
+
+    Its adjoint is one product, A (S + Sᵀ), where autograd takes two and adds them, and it is formed as d rows
+    of length p: a product with d columns takes up to ten times as long.
+
+    Example:
+        >>> import torch
+        >>> gram(torch.tensor([[3.0, 0.0], [4.0, 1.0]]))
+        tensor([[25.,  4.],
+                [ 4.,  1.]])
+    """
+    return A.mT @ A if _plain(A) else _Gram.apply(A)  # type: ignore[return-value]
+
+
+def column_products(A: Float[Tensor, "*n p d"], B: Float[Tensor, "*n p e"]) -> Float[Tensor, "*n d e"]:
+    """AᵀB of tall matrices, differentiable to any order; both adjoints are formed as rows of length p.
+
+    Example:
+        >>> import torch
+        >>> column_products(torch.ones(3, 1), torch.eye(3))
+        tensor([[1., 1., 1.]])
+    """
+    if A is B:
+        return gram(A)
+    return A.mT @ B if _plain(A, B) else _ColumnProducts.apply(A, B)  # type: ignore[return-value]
+
+
+def row_products(A: Float[Tensor, "d n p"], B: Float[Tensor, "e n p"]) -> Float[Tensor, "n d e"]:
+    """<A_a, B_b> of each point, from rows of all points: `column_products` in the order that jets keep.
+
+    Example:
+        >>> import torch
+        >>> row_products(torch.ones(1, 1, 3), torch.tensor([[[1.0, 2.0, 3.0]]]))
+        tensor([[[6.]]])
+    """
+    columns = A.permute(1, 2, 0)
+    return column_products(columns, columns if B is A else B.permute(1, 2, 0))
+
+
+def _plain(*tensors: Tensor) -> bool:
+    """Whether nothing is recorded, or what records it needs the operations themselves."""
+    recorded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return not recorded or transforms_active(*tensors)
+
+
+class _Gram(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, A: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(A)
+        return A.mT @ A
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        (A,) = ctx.saved_tensors
+        return ((g + g.mT) @ A.mT).mT
+
+
+class _ColumnProducts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, A: Tensor, B: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(A, B)
+        return A.mT @ B
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:  # type: ignore[override]
+        A, B = ctx.saved_tensors
+        to_A = (g @ B.mT).mT if ctx.needs_input_grad[0] else None
+        to_B = (g.mT @ A.mT).mT if ctx.needs_input_grad[1] else None
+        return to_A, to_B
 
 
 def gram_spectrum(

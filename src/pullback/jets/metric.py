@@ -13,6 +13,7 @@ from pullback.jets.reverse import Contraction, Tape, record
 from pullback.jets.state import start
 from pullback.jets.tail import chunk, split, tail_matrix
 from pullback.jets.taylor import Layer, layers_of
+from pullback.linalg import row_products
 from pullback.typing import Ambient, Map
 
 
@@ -115,14 +116,14 @@ def _metric_chunk(
 def _lowered(A: Tensor, matrix: Tensor | None, rows: int, gram: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Metric Aᵀ MᵀM A and adjoint rows A MᵀM at the last hidden layer."""
     if matrix is None:
-        return _inner(A, A), A
+        return row_products(A, A), A
     if not gram and _gram_pays(matrix, rows):
         gram.append(_gram(matrix))
     if gram:
         beta = linear_rows(A, gram[0])
-        return _inner(A, beta), beta
+        return row_products(A, beta), beta
     Y = linear_rows(A, matrix)
-    return _inner(Y, Y), linear_rows(Y, matrix.mT)
+    return row_products(Y, Y), linear_rows(Y, matrix.mT)
 
 
 def _lowered_by_factor(A: Tensor, matrix: Tensor | None, factor: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,11 +136,6 @@ def _lowered_by_factor(A: Tensor, matrix: Tensor | None, factor: Tensor) -> tupl
     short = torch.bmm(Y.transpose(0, 1), factor)
     beta = torch.bmm(short, factor.mT).transpose(0, 1)
     return torch.bmm(short, short.mT), beta if matrix is None else linear_rows(beta, matrix.mT)
-
-
-def _inner(A: Tensor, B: Tensor) -> Tensor:
-    """<A_a, B_b> a point, from rows (d, n, h)."""
-    return torch.bmm(A.transpose(0, 1), B.permute(1, 2, 0))
 
 
 def _gram_pays(matrix: Tensor, rows: int) -> bool:

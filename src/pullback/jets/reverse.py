@@ -25,6 +25,7 @@ from pullback.jets.modules import Product, Residual, Stack, check_branch
 from pullback.jets.rules import DENSE, Affine, Elementwise, Piecewise
 from pullback.jets.state import JetState
 from pullback.jets.taylor import Layer, layers_of, stacked
+from pullback.linalg import row_products
 
 Pull = Callable[[Tensor], Tensor]
 """Adjoints behind a layer (q, n, *shape) to adjoints in front of it."""
@@ -122,7 +123,7 @@ def _dot(beta: Tensor, rows: Tensor | None) -> Tensor:
     beta, rows = beta.flatten(2), rows.flatten(2)
     if rows.shape[1] == 1:
         return (beta @ rows.squeeze(1).mT).transpose(0, 1)
-    return torch.bmm(beta.transpose(0, 1), rows.permute(1, 2, 0))
+    return row_products(beta, rows)
 
 
 def _residual_step(module: Residual, state: JetState, sums: Contraction) -> tuple[JetState, Pull]:

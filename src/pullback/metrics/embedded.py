@@ -48,11 +48,6 @@ def _for_many(embedding: Map, z: Tensor) -> Map:
     return compact(embedding, live=True)
 
 
-def gram(M: Factor) -> Float[Tensor, "n d d"]:
-    """MᵀM."""
-    return M.mT @ M
-
-
 def triangular(M: Factor) -> Float[Tensor, "n d d"]:
     """R of the QR of M; for q < d the missing rows are zero."""
     graph = M.requires_grad or transforms_active(M)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pullback.ambient import Categorical, Euclidean, LowRank, Paired
 from pullback.jets.jet import derivatives
+from pullback.linalg import column_products, gram
 from pullback.metrics import embedded, paired
 from pullback.metrics.base import BaseMetric, Points, Tensors
 from pullback.metrics.chunks import by_chunks
@@ -131,15 +132,15 @@ class PullbackMetric(BaseMetric):
 
     def _gram(self, z: Tensor) -> Tensor:
         if self._by_factor:
-            return self._from_factor(z, embedded.gram)
+            return self._from_factor(z, gram)
         if self.embedding is not None:
-            return embedded.reduce_jacobian(self.embedding, z, embedded.gram)
+            return embedded.reduce_jacobian(self.embedding, z, gram)
         size = embedded.points_at_once(self._rows, z, 2 + 3 * z.shape[1])
         return by_chunks(self._weighted, z, size, self._rows)
 
     def _weighted(self, z: Tensor) -> Tensor:
         y, J = derivatives(self._rows, z, 1)
-        g = J.mT @ self.ambient.apply(y, J)
+        g = column_products(J, self.ambient.apply(y, J))
         return (g + g.mT) / 2
 
     @property

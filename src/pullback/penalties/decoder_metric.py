@@ -17,6 +17,7 @@ from pullback.jets.gemm import linear_rows, times_transposed
 from pullback.jets.state import start
 from pullback.jets.tail import split, tail_matrix
 from pullback.jets.taylor import layers_of, propagate
+from pullback.linalg import column_products, gram, row_products
 from pullback.penalties.chain_metric import chain_metric, chain_square
 from pullback.penalties.sampled_gauge import exact_square
 from pullback.penalties.weighting import check_fits, embedding
@@ -53,7 +54,7 @@ def pulled_metric(decoder: Map, z: Float[Tensor, "n d"], ambient: Ambient) -> Fl
     f, constant = found
     if not isinstance(constant, Euclidean):
         M = constant.whiten(_jacobian(f, z, constant))
-        return M.mT @ M
+        return gram(M)
     return _by_layers(f, z)
 
 
@@ -80,8 +81,8 @@ def _by_apply(decoder: Map, z: Tensor, ambient: Ambient) -> Tensor:
     value, J = jacobian_at(decoder, z)
     if isinstance(ambient, LowRank) and not ambient.constant:
         M = ambient.at(z).whiten(J)
-        return M.mT @ M
-    g = J.mT @ ambient.apply(value, J)
+        return gram(M)
+    g = column_products(J, ambient.apply(value, J))
     return (g + g.mT) / 2
 
 
@@ -94,17 +95,12 @@ def _by_layers(f: Map, z: Tensor) -> Tensor:
         check_output(state.value, z)
         A, matrix = state.first, tail_matrix(tail, state.value.shape[1], z)
         if matrix is None:
-            return _inner(A, A)
+            return row_products(A, A)
         p, h = matrix.shape
         if h * (p + z.numel()) < z.numel() * p:
-            return _inner(A, linear_rows(A, _Gram.apply(matrix)))
+            return row_products(A, linear_rows(A, _Gram.apply(matrix)))
         rows = linear_rows(A, matrix)
-        return _inner(rows, rows)
-
-
-def _inner(A: Float[Tensor, "d n h"], B: Float[Tensor, "d n h"]) -> Float[Tensor, "n d d"]:
-    """<A_a, B_b> a point, from rows (d, n, h)."""
-    return torch.bmm(A.transpose(0, 1), B.permute(1, 2, 0))
+        return row_products(rows, rows)
 
 
 class _Gram(torch.autograd.Function):

@@ -43,7 +43,7 @@ def gram(M: Float[Tensor, "n p d"]) -> Float[Tensor, "n d d"]:
 def times(M: Float[Tensor, "n p d"], S: Float[Tensor, "n d d"]) -> Float[Tensor, "n p d"]:
     """M S a point, S symmetric: (n, p, d), (n, d, d) -> (n, p, d)."""
     if M.shape[-1] != 2 or M.numel() < MANY or not _quick(M, S):
-        return M @ S
+        return (S @ M.mT).mT  # rows of length p: a product with d columns takes up to seven times as long
     result = torch.empty_like(M)
     a, b = M.unbind(-1)
     for k, column in enumerate(result.unbind(-1)):
