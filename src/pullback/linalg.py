@@ -16,6 +16,8 @@ from torch import Tensor
 from pullback.graph import transforms_active
 
 QUADRATURE = 20001
+FEW = 16
+"""Weights a point up to which whole rows are added instead of multiplying matrices."""
 
 
 def gram(A: Float[Tensor, "*n p d"]) -> Float[Tensor, "*n d d"]:
@@ -73,7 +75,7 @@ class _Gram(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
         (A,) = ctx.saved_tensors
-        return ((g + g.mT) @ A.mT).mT
+        return _combined(g + g.mT, A)
 
 
 class _ColumnProducts(torch.autograd.Function):
@@ -85,9 +87,35 @@ class _ColumnProducts(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:  # type: ignore[override]
         A, B = ctx.saved_tensors
-        to_A = (g @ B.mT).mT if ctx.needs_input_grad[0] else None
-        to_B = (g.mT @ A.mT).mT if ctx.needs_input_grad[1] else None
+        to_A = _combined(g, B) if ctx.needs_input_grad[0] else None
+        to_B = _combined(g.mT, A) if ctx.needs_input_grad[1] else None
         return to_A, to_B
+
+
+def _combined(weights: Float[Tensor, "*n d e"], A: Float[Tensor, "*n p e"]) -> Float[Tensor, "*n p d"]:
+    """Σ_b weights_ab A_b, columns again; in the order of the rows of A where those are kept apart."""
+    if A.ndim == 3 and A.permute(2, 0, 1).is_contiguous():
+        return mixed_rows(weights, A.permute(2, 0, 1)).permute(1, 2, 0)
+    return (weights @ A.mT).mT
+
+
+def mixed_rows(weights: Float[Tensor, "n d e"], rows: Float[Tensor, "*m e n p"]) -> Float[Tensor, "*m d n p"]:
+    """Σ_b weights_ab rows_b at each point: where there are few rows by whole rows, with nothing to copy.
+
+    Example:
+        >>> import torch
+        >>> mixed_rows(torch.tensor([[[2.0, 1.0]]]), torch.ones(2, 1, 3))
+        tensor([[[3., 3., 3.]]])
+    """
+    if weights.shape[1] * weights.shape[2] > FEW:
+        return torch.matmul(weights, rows.transpose(-3, -2)).transpose(-3, -2).contiguous()
+    # contiguous, since a product takes the order of its factors
+    columns = weights.permute(2, 1, 0).contiguous().unsqueeze(-1).unbind()
+    parts = rows.unsqueeze(-4).unbind(-3)
+    result = columns[0] * parts[0]
+    for column, part in zip(columns[1:], parts[1:], strict=True):
+        result.addcmul_(column, part)
+    return result
 
 
 def gram_spectrum(

@@ -27,6 +27,7 @@ from pullback.jets.gemm import plain_product
 from pullback.jets.once import differentiable_once
 from pullback.jets.quick import QUICK
 from pullback.jets.taylor import steps_of
+from pullback.linalg import mixed_rows
 from pullback.penalties.gauge import residual_square
 from pullback.typing import Map
 
@@ -177,17 +178,6 @@ def _sweep(
     return torch.bmm(T.transpose(0, 1), back.permute(1, 2, 0)), _Swept(layers, ends, images)
 
 
-def _mixed(weights: Float[Tensor, "n d d"], rows: Float[Tensor, "m d n h"]) -> Float[Tensor, "m d n h"]:
-    """Σ_b weights_ab rows_b for symmetric weights, by columns where there are few."""
-    if rows.shape[1] > 4:
-        return torch.matmul(weights, rows.transpose(1, 2)).transpose(1, 2).contiguous()
-    columns, parts = weights.permute(1, 2, 0).unsqueeze(-1).unbind(), rows.unsqueeze(1).unbind(2)
-    result = columns[0] * parts[0]
-    for column, part in zip(columns[1:], parts[1:], strict=True):
-        result.addcmul_(column, part)
-    return result
-
-
 def _over_rows(a: Float[Tensor, "m n h"], b: Float[Tensor, "m n k"]) -> Float[Tensor, "h k"]:
     """Σ over all rows of a bᵀ."""
     return plain_product(a.flatten(0, 1).mT, b.flatten(0, 1))
@@ -198,7 +188,7 @@ def _sweep_back(
 ) -> tuple[Tensor | None, list[Tensor | None]]:
     """Adjoints of points and parameters for the adjoint S + Sᵀ of the metric."""
     grads: list[Tensor | None] = [None] * len(parameters)
-    U, behind = _mixed(sym, swept.ends).unbind()
+    U, behind = mixed_rows(sym, swept.ends).unbind()
     if swept.images is None:
         grads[-1] = plain_product(parameters[-1], _over_rows(swept.ends[0], U))
     else:
