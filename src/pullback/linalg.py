@@ -151,15 +151,15 @@ def gram_spectrum(
 
 
 def leading_singular(
-    matrix: Float[Tensor, "p r"], k: int | None = None
-) -> tuple[Float[Tensor, "p k"], Float[Tensor, " k"], Float[Tensor, "r k"]]:
+    matrix: Float[Tensor, "*n p r"], k: int | None = None
+) -> tuple[Float[Tensor, "*n p k"], Float[Tensor, "*n k"], Float[Tensor, "*n r k"]]:
     """Leading singular values, descending, and both vectors of each, in float64, never by random projection.
 
     The smaller Gram matrix serves where the k-th singular value is above 3e-3 of the first, so that vectors
     lose less than 1e-10 to the squared condition number; a full decomposition serves the rest.
 
     Args:
-        matrix: (p, r).
+        matrix: (p, r), or a batch.
         k: how many, at most min(p, r); None for all.
     Example:
         >>> import torch
@@ -167,17 +167,18 @@ def leading_singular(
         tensor([3., 2.], dtype=torch.float64)
     """
     wide = widened(matrix)
-    if k is not None and k < min(wide.shape):
-        tall = wide if wide.shape[0] >= wide.shape[1] else wide.mT
+    p, r = wide.shape[-2:]
+    if k is not None and k < min(p, r):
+        tall = wide if p >= r else wide.mT
         values, right = torch.linalg.eigh(tall.mT @ tall)
-        if bool(values[-k] > 1e-5 * values[-1]):
+        if bool((values[..., -k] > 1e-5 * values[..., -1]).all()):
             # one step of orthogonal iteration takes the rounding of the Gram matrix out of both sides
-            basis = torch.linalg.qr(tall @ right[:, -k:].flip(1)).Q
+            basis = torch.linalg.qr(tall @ right[..., -k:].flip(-1)).Q
             inner, sizes, other = torch.linalg.svd(basis.mT @ tall, full_matrices=False)
             pair = basis @ inner, other.mT
             return (pair[0], sizes, pair[1]) if tall is wide else (pair[1], sizes, pair[0])
     left, sizes, right = torch.linalg.svd(wide, full_matrices=False)
-    return left[:, :k], sizes[:k], right[:k].mT
+    return left[..., :k], sizes[..., :k], right[..., :k, :].mT
 
 
 def _descending(values: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ def test_fewer_rows_than_codes_tell_the_spectrum_of_their_scatter() -> None:
     torch.testing.assert_close(V.mT @ V, torch.eye(40, dtype=torch.float64))
     assert ((V * e) @ V.mT - moments.zz).abs().max() <= 1e-12 * moments.zz.abs().max()
     both = [fit_ridge(moments, torch.ones(5).double(), "gcv", spectrum=s) for s in (found, None)]
-    assert both[0].strength == pytest.approx(both[1].strength, rel=1e-10)
+    assert float(both[0].strength) == pytest.approx(float(both[1].strength), rel=1e-10)
     torch.testing.assert_close(both[0].coefficients, both[1].coefficients, rtol=1e-6, atol=1e-7)
     rows, whole = (
         solve_subspaces(*data, k=2)

@@ -15,11 +15,11 @@ DEPENDENT = 1e-6
 """Singular value of a stack of orthonormal bases below which directions count as shared."""
 
 
-def oriented(W: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
+def oriented(W: Float[Tensor, "*q k d"]) -> Float[Tensor, "*q k d"]:
     """The same basis with the entry of largest modulus of every row positive, so that runs print alike."""
-    if W.shape[0] == 0:
+    if W.shape[-2] == 0:
         return W
-    largest = W.gather(1, W.abs().argmax(1, keepdim=True))
+    largest = W.gather(-1, W.abs().argmax(-1, keepdim=True))
     return torch.where(largest < 0, -W, W)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pullback.linalg import gram_spectrum
 from pullback.subspaces.moments import Moments, merged
-from pullback.subspaces.ridge import fit_ridge
+from pullback.subspaces.ridge import Ridge, fit_ridge
 
 MIN_GAIN = 0.01
 
@@ -39,9 +39,9 @@ def rank_errors(folds: Sequence[Moments], scale: Float[Tensor, " m"], kmax: int)
     return torch.stack(errors)
 
 
-def weighted_loadings(ridge) -> Float[Tensor, "r m"]:
+def weighted_loadings(ridge: Ridge) -> Float[Tensor, "*q r m"]:
     """K = (e + λ)^-1/2 P: KᵀK is the Gram matrix of the values that the ridge regression fits."""
-    return ridge.loadings / (ridge.spectrum.values + ridge.strength).sqrt().unsqueeze(1)
+    return ridge.loadings / ridge.damped.sqrt().unsqueeze(-1)
 
 
 def supported_rank(errors: Float[Tensor, "folds k"], min_gain: float = MIN_GAIN) -> int:

@@ -65,25 +65,26 @@ def fit_decoders(
 
 
 def fit_decoder(
-    W: Float[Tensor, "k d"],
+    W: Float[Tensor, "*q k d"],
     moments: Moments,
-    scale: Float[Tensor, " m"],
+    scale: Float[Tensor, "*q m"],
     ridge: Criterion | float | int,
     rows: Rows | None,
-) -> tuple[Float[Tensor, "k m"], float]:
-    """The decoder of one subspace, in the quantity's units, and its μ."""
-    if len(W) == 0:
-        return W.new_zeros(0, len(scale)), 0.0
+) -> tuple[Float[Tensor, "*q k m"], Float[Tensor, "*q"]]:
+    """The decoder of a subspace, in the quantity's units, and its μ; or of several side by side."""
+    *batch, k, _ = W.shape
+    if k == 0:
+        return W.new_zeros(*batch, 0, scale.shape[-1]), W.new_zeros(batch)
     inside = moments.projected(W)
     if ridge == 0:
-        return _least_norm(inside), 0.0
+        return _least_norm(inside), W.new_zeros(batch)
     found = fit_ridge(inside, scale, ridge, rows=None if rows is None else rows.projected(W))
-    return found.coefficients / torch.where(scale > 0, scale, 1), found.strength
+    return found.coefficients / torch.where(scale > 0, scale, 1).unsqueeze(-2), found.strength
 
 
 def _least_norm(moments: Moments) -> Tensor:
     """Least squares of least norm from moments."""
     values, vectors = torch.linalg.eigh(moments.zz)
-    seen = values > NULL * values[-1]
+    seen = values > NULL * values[..., -1:]
     inverse = torch.where(seen, 1 / torch.where(seen, values, 1), 0)
-    return (vectors * inverse) @ (vectors.mT @ moments.zy)
+    return (vectors * inverse.unsqueeze(-2)) @ (vectors.mT @ moments.zy)

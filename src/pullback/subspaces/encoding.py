@@ -9,10 +9,10 @@ from torch import Tensor
 
 from pullback.linalg import leading_singular
 from pullback.subspaces.arguments import per_name
-from pullback.subspaces.rank import covariance_rank
+from pullback.subspaces.rank import covariance_ranks
 from pullback.subspaces.ridge import Criterion
 from pullback.subspaces.sources import SINGLE, Data, Source, as_source
-from pullback.subspaces.subspace import Subspace, assembled
+from pullback.subspaces.subspace import Spans, Subspace, assembled
 
 
 @overload
@@ -59,8 +59,7 @@ def encoding_subspace(
     """
     source = as_source(stats_or_Z, Y)
     sizes = dict.fromkeys(source.moments) if k is None else per_name("k", k, source.moments)
-    how = source.criterion(criterion)
-    found = {q: solve_encoding(source, q, sizes[q], how) for q in source.moments}
+    found = solve_encodings(source, sizes, source.criterion(criterion))
     return found[SINGLE] if source.single else found
 
 
@@ -84,36 +83,36 @@ def principal_directions(
     """
     source = as_source(z, Y)
     found = {}
-    for q, moments in source.moments.items():
-        scale = source.scale(q, "quantity")
-        w, sizes, v = leading_singular(moments.zy * scale, 1)
-        check_rank(None, covariance_rank(sizes, moments, scale), q, at_most=True)
-        sign = torch.where(w[w.abs().argmax()] < 0, -1, 1)
-        found[q] = ((sign * w[:, 0]).to(source.dtype), (sign * v[:, 0]).to(source.dtype))
-    return found
+    for group in source.groups(dict.fromkeys(source.moments)):
+        left, sizes, right = leading_singular(group.moments.zy * group.scale.unsqueeze(-2), 1)
+        ranks = covariance_ranks(sizes, group.moments, group.scale)
+        for q, rank, w, v in zip(group.names, ranks, left[..., 0], right[..., 0], strict=True):
+            check_rank(None, rank, q, at_most=True)
+            sign = torch.where(w[w.abs().argmax()] < 0, -1, 1)
+            found[q] = ((sign * w).to(source.dtype), (sign * v).to(source.dtype))
+    return {q: found[q] for q in source.moments}
 
 
-def solve_encoding(
-    source: Source, name: str, k: int | None, criterion: Criterion, *, at_most: bool = False
-) -> Subspace:
-    """One quantity's encoding; ``at_most`` lowers k to the rank."""
-    moments, scale = source.moments[name], source.scale(name, "quantity")
-    cross = moments.zy * scale
-    wanted = None if k is None else min(k, *cross.shape)
-    left, sizes, right = leading_singular(cross, wanted)
-    rank = covariance_rank(sizes, moments, scale)
-    chosen = check_rank(k, rank, name, at_most)
-    explained = sizes[:chosen].square() / cross.square().sum()
-    return assembled(
-        source,
-        name,
-        left[:, :chosen],
-        right[:, 0],
-        explained,
-        kind="encoding",
-        criterion=criterion,
-        scale=scale,
-    )
+def solve_encodings(
+    source: Source, sizes: Mapping[str, int | None], criterion: Criterion, *, at_most: bool = False
+) -> dict[str, Subspace]:
+    """Encodings of several quantities; ``at_most`` lowers k to the rank."""
+    found: dict[str, Subspace] = {}
+    for group in source.groups(sizes):
+        cross = group.moments.zy * group.scale.unsqueeze(-2)
+        wanted = None if group.k is None else max(1, min(group.k, *cross.shape[-2:]))
+        left, values, right = leading_singular(cross, wanted)
+        ranks = covariance_ranks(values, group.moments, group.scale)
+        chosen = [check_rank(group.k, rank, q, at_most) for q, rank in zip(group.names, ranks, strict=True)]
+        explained = values.square() / cross.square().sum((-2, -1)).unsqueeze(-1)
+        found |= assembled(
+            source,
+            group,
+            Spans(chosen, left, right[..., 0], explained),
+            kind="encoding",
+            criterion=criterion,
+        )
+    return {q: found[q] for q in sizes}
 
 
 def check_rank(k: int | None, rank: int, name: str, at_most: bool) -> int:

@@ -1,7 +1,7 @@
 """First and second moments of codes and one quantity, in float64, that merge exactly."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -16,23 +16,26 @@ BLOCK = 128
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Moments of codes z and one quantity y, all that a linear solver needs of the data.
+    """Moments of codes z and a quantity y, all that a linear solver needs of the data.
+
+    Quantities of one width that share their codes can stand side by side (see `stacked`): what belongs to the
+    quantity then has one axis more in front, *q, and after `projected` what belongs to the codes has it, too.
 
     Attributes:
         n, n2: sum of the weights of the rows and of their squares.
-        z_mean, y_mean: weighted means, (D,) and (m,).
-        zz, zy: scatter Σ w (z - z̄)(z - z̄)ᵀ, (D, D), and Σ w (z - z̄)(y - ȳ)ᵀ, (D, m).
-        yy: Σ w (y - ȳ)² of every column, (m,).
+        z_mean, y_mean: weighted means, (D,) and (*q, m).
+        zz, zy: scatter Σ w (z - z̄)(z - z̄)ᵀ, (D, D), and Σ w (z - z̄)(y - ȳ)ᵀ, (*q, D, m).
+        yy: Σ w (y - ȳ)² of every column, (*q, m).
         eps: of the precision of the input.
     """
 
     n: Float[Tensor, ""]
     n2: Float[Tensor, ""]
-    z_mean: Float[Tensor, " d"]
-    y_mean: Float[Tensor, " m"]
-    zz: Float[Tensor, "d d"]
-    zy: Float[Tensor, "d m"]
-    yy: Float[Tensor, " m"]
+    z_mean: Float[Tensor, "*p d"]
+    y_mean: Float[Tensor, "*q m"]
+    zz: Float[Tensor, "*p d d"]
+    zy: Float[Tensor, "*q d m"]
+    yy: Float[Tensor, "*q m"]
     eps: float
 
     @property
@@ -41,13 +44,13 @@ class Moments:
         return float(self.n**2 / self.n2)
 
     @cached_property
-    def rounding(self) -> Float[Tensor, " m"]:
+    def rounding(self) -> Float[Tensor, "*q m"]:
         """eps √(ȳ² + σ²), what rounding of the input may do to a value of every column."""
         return self.eps * (self.y_mean.square() + self.yy / self.n).sqrt()
 
     @cached_property
     def constant(self) -> Tensor:
-        """Columns that do not vary beyond rounding, (m,) bool."""
+        """Columns that do not vary beyond rounding, (*q, m) bool."""
         return self.yy <= self.n * (8 * self.rounding).square()
 
     def check_seen(self, name: str) -> None:
@@ -71,7 +74,11 @@ class Moments:
             max(self.eps, other.eps),
         )
 
-    def projected(self, W: Float[Tensor, "k d"]) -> "Moments":
+    def at(self, index: int | Sequence[int]) -> "Moments":
+        """Of one, or of some, of several quantities side by side."""
+        return replace(self, y_mean=self.y_mean[index], zy=self.zy[index], yy=self.yy[index])
+
+    def projected(self, W: Float[Tensor, "*q k d"]) -> "Moments":
         """Moments of the codes z Wᵀ."""
         return Moments(
             self.n,
@@ -83,6 +90,15 @@ class Moments:
             self.yy,
             self.eps,
         )
+
+
+def stacked(parts: Sequence[Moments]) -> Moments:
+    """Moments of several quantities side by side, whose widths, codes and precision are the same."""
+    if len(parts) == 1:
+        one = parts[0]
+        return replace(one, y_mean=one.y_mean[None], zy=one.zy[None], yy=one.yy[None])
+    y_mean, zy, yy = (torch.stack([getattr(part, name) for part in parts]) for name in ("y_mean", "zy", "yy"))
+    return replace(parts[0], y_mean=y_mean, zy=zy, yy=yy)
 
 
 def merged(parts: Sequence[Moments]) -> Moments:
@@ -112,7 +128,7 @@ def row_moments(Z: Tensor, Y: Mapping[str, Tensor]) -> dict[str, Moments]:
     n = z_mean.new_tensor(float(len(Z)))
     widths = [y.shape[1] for y in targets]
     return {
-        q: Moments(n, n, z_mean, own, zz, cross.contiguous(), square, torch.finfo(Y[q].dtype).eps)
+        q: Moments(n, n, z_mean, own, zz, cross, square, torch.finfo(Y[q].dtype).eps)
         for q, own, cross, square in zip(
             Y, y_mean.split(widths), zy.split(widths, dim=1), yy.split(widths), strict=True
         )

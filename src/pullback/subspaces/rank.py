@@ -13,7 +13,7 @@ from pullback.linalg import marchenko_pastur_quantile, widened
 from pullback.subspaces.arguments import check_names, check_quantities
 from pullback.subspaces.crossvalidation import MIN_GAIN, rank_errors, supported_rank
 from pullback.subspaces.moments import Moments
-from pullback.subspaces.sources import Source, as_source
+from pullback.subspaces.sources import Source, Standardize, as_source
 from pullback.subspaces.statistics import SufficientStatistics
 from pullback.validation import check_choice, check_whole
 
@@ -115,26 +115,26 @@ def cross_validated(
     name: str,
     kmax: int | None,
     min_gain: float | int = MIN_GAIN,
-    standardize: str = "quantity",
+    standardize: Standardize = "quantity",
 ) -> tuple[int, Tensor | None]:
     """The rank of one quantity by its error on folds, and the mean errors; 0 for a constant one."""
     if kmax is not None:
         check_whole("kmax", kmax)
     if bool(source.moments[name].constant.all()):
         return 0, None
-    scale = source.scale(name, standardize)
-    parts = source.fold_moments(name)
+    (group,) = source.groups({name: None}, standardize)
+    parts, scale = source.fold_moments(name), group.scale[0]
     most = min(*parts[0].zy.shape, kmax or parts[0].zy.shape[0])
     errors = rank_errors(parts, scale, most)
     return supported_rank(errors, min_gain), errors.mean(0)
 
 
-def covariance_rank(sizes: Float[Tensor, " k"], moments: Moments, scale: Float[Tensor, " m"]) -> int:
-    """How many singular values of S_zy stand out from the rounding of the input."""
-    spread = (moments.yy * scale.square()).sum() / moments.n
-    rounding = (moments.rounding * scale).square().sum()
-    relative = max(RANK, float((rounding / spread).sqrt()))
-    return int((sizes > relative * sizes[0]).sum()) if bool(sizes[0] > 0) else 0
+def covariance_ranks(sizes: Float[Tensor, "q k"], moments: Moments, scale: Float[Tensor, "q m"]) -> list[int]:
+    """How many singular values of S_zy of each quantity stand out from the rounding of the input."""
+    spread = (moments.yy * scale.square()).sum(-1, keepdim=True) / moments.n
+    rounding = (moments.rounding * scale).square().sum(-1, keepdim=True)
+    relative = (rounding / spread).sqrt().clamp_min(RANK)
+    return (sizes > relative * sizes[..., :1]).sum(-1).tolist()
 
 
 def share_of(name: str, share: object) -> float:

@@ -1,7 +1,8 @@
 """The span that predicts a quantity: the one to read it from."""
 
 from collections.abc import Mapping
-from typing import Literal, overload
+from dataclasses import replace
+from typing import get_args, overload
 
 import torch
 from jaxtyping import Float
@@ -11,15 +12,13 @@ from pullback.linalg import gram_spectrum, leading_singular
 from pullback.subspaces.arguments import per_name
 from pullback.subspaces.crossvalidation import weighted_loadings
 from pullback.subspaces.encoding import check_rank
-from pullback.subspaces.moments import Moments
-from pullback.subspaces.rank import covariance_rank, cross_validated
-from pullback.subspaces.ridge import Criterion, fit_ridge
-from pullback.subspaces.sources import SINGLE, Data, Source, as_source
-from pullback.subspaces.subspace import Subspace, assembled
+from pullback.subspaces.rank import covariance_ranks, cross_validated
+from pullback.subspaces.ridge import Criterion, Ridge, fit_ridge
+from pullback.subspaces.sources import SINGLE, Data, Group, Source, Standardize, as_source
+from pullback.subspaces.subspace import Spans, Subspace, assembled
 from pullback.validation import check_choice
 
-Standardize = Literal["quantity", "column"]
-STANDARDIZE = ("quantity", "column")
+STANDARDIZE = get_args(Standardize)
 
 
 @overload
@@ -92,68 +91,82 @@ def readout_subspace(
     parts = folds if k is None else None
     source = as_source(stats_or_Z, Y, folds=parts, generator=generator)
     sizes = dict.fromkeys(source.moments) if k is None else per_name("k", k, source.moments)
-    how = source.criterion(criterion)
-    found = {q: solve_readout(source, q, sizes[q], how, standardize) for q in source.moments}
+    found = solve_readouts(source, sizes, source.criterion(criterion), standardize)
     return found[SINGLE] if source.single else found
 
 
-def solve_readout(
+def solve_readouts(
     source: Source,
-    name: str,
-    k: int | None,
+    sizes: Mapping[str, int | None],
     criterion: Criterion,
     standardize: Standardize = "quantity",
     *,
     at_most: bool = False,
-) -> Subspace:
-    """One quantity's read-out; ``at_most`` lowers k to the rank."""
-    moments, scale = source.moments[name], source.scale(name, standardize)
-    wanted, cv_error = k, None
-    if wanted is None:
-        k, cv_error = cross_validated(source, name, None, standardize=standardize)
-    rows = None if source.rows is None else source.rows[name]
-    ridge = fit_ridge(moments, scale, criterion, rows=rows, spectrum=source.spectrum(name))
+) -> dict[str, Subspace]:
+    """Read-outs of several quantities; ``at_most`` lowers k to the rank."""
+    errors: dict[str, Tensor | None] = dict.fromkeys(sizes)
+    known = dict(sizes)
+    for q, k in sizes.items():
+        if k is None:
+            known[q], errors[q] = cross_validated(source, q, None, standardize=standardize)
+    found: dict[str, Subspace] = {}
+    for group in source.groups(known, standardize):
+        ridge = _ridge(source, group, criterion)
+        spans = replace(_spans(group, ridge), cv_errors=[errors[q] for q in group.names])
+        if None not in sizes.values():
+            spans = replace(spans, k=_within_ranks(group, spans.basis, at_most))
+        found |= assembled(source, group, spans, kind="readout", criterion=criterion)
+    return {q: found[q] for q in sizes}
+
+
+def _spans(group: Group, ridge: Ridge) -> Spans:
+    """Spans of the read-outs of a group from its regressions."""
+    assert group.k is not None
     K = weighted_loadings(ridge)
-    values, left = gram_spectrum(K, k or 1)
-    e, V = ridge.spectrum.values, ridge.spectrum.vectors
+    values, left = gram_spectrum(K, group.k or 1)
     # B R = V (e + λ)^-1/2 times the left singular vectors of K and their sizes, which do not turn the span;
     # multiplied as rows, since V is stored by columns
-    span = ((left[:, :k].mT / (e + ridge.strength).sqrt()) @ V.mT).mT
-    if wanted is not None:
-        k = _within_rank(wanted, span, moments, scale, name, at_most)
-        span = span[:, :k]
-    target = K.mT @ left[:, 0]
-    total = (moments.yy * scale.square()).sum()
-    return assembled(
-        source,
-        name,
-        span,
-        target / target.norm(),
-        values[:k] / total,
-        kind="readout",
-        criterion=criterion,
-        scale=scale,
-        ridge=ridge.strength,
-        cv_error=cv_error,
+    rows = (left[..., : group.k].mT / ridge.damped.sqrt().unsqueeze(-2)) @ ridge.spectrum.vectors.mT
+    basis = torch.linalg.qr(rows.mT).Q
+    target = (K.mT @ left[..., :1]).squeeze(-1)
+    total = (group.moments.yy * group.scale.square()).sum(-1, keepdim=True)
+    return Spans(
+        [group.k] * len(group.names),
+        basis,
+        target / target.norm(dim=-1, keepdim=True),
+        values[..., : group.k] / total,
+        ridge.strength.tolist(),
     )
 
 
-def _within_rank(
-    k: int,
-    span: Float[Tensor, "d r"],
-    moments: Moments,
-    scale: Float[Tensor, " m"],
-    name: str,
-    at_most: bool,
-) -> int:
-    """k, where the rank of S_zy allows it, see `check_rank`.
+def _ridge(source: Source, group: Group, criterion: Criterion) -> Ridge:
+    """Regressions of a group, which share the codes; by themselves where rows are read again."""
+    spectrum = source.spectrum(group.names[0])
+    if criterion == "gcv":
+        return fit_ridge(group.moments, group.scale, criterion, spectrum=spectrum)
+    assert source.rows is not None
+    each = [
+        fit_ridge(group.moments.at(i), group.scale[i], criterion, rows=source.rows[q], spectrum=spectrum)
+        for i, q in enumerate(group.names)
+    ]
+    strength, loadings = (
+        torch.stack([getattr(one, name) for one in each]) for name in ("strength", "loadings")
+    )
+    return Ridge(strength, spectrum, loadings)
+
+
+def _within_ranks(group: Group, basis: Float[Tensor, "q d k"], at_most: bool) -> list[int]:
+    """k of each quantity, where the rank of S_zy allows it, see `check_rank`.
 
     Singular values of Q'S_zy are at most those of S_zy, and the first of these at most its norm: where k of
     them stand out beside the norm, S_zy need not be decomposed.
     """
-    cross = moments.zy * scale
-    sizes = torch.linalg.svdvals(torch.linalg.qr(span).Q.mT @ cross)
-    beside = torch.cat([cross.norm().unsqueeze(0), sizes])
-    if len(sizes) < k or covariance_rank(beside, moments, scale) <= k:
-        sizes = leading_singular(cross, min(k, *cross.shape))[1]
-    return check_rank(k, covariance_rank(sizes, moments, scale), name, at_most)
+    assert group.k is not None
+    cross = group.moments.zy * group.scale.unsqueeze(-2)
+    sizes = torch.linalg.svdvals(basis.mT @ cross)
+    beside = torch.cat([torch.linalg.matrix_norm(cross).unsqueeze(-1), sizes], dim=-1)
+    ranks = covariance_ranks(beside, group.moments, group.scale)
+    if sizes.shape[-1] < group.k or min(ranks) <= group.k:
+        exact = leading_singular(cross, min(group.k, *cross.shape[-2:]))[1]
+        ranks = covariance_ranks(exact, group.moments, group.scale)
+    return [check_rank(group.k, rank, q, at_most) for q, rank in zip(group.names, ranks, strict=True)]

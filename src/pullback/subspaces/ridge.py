@@ -20,15 +20,15 @@ class Spectrum:
     """S_zz = V diag(e) Vᵀ, with or without directions in which nothing varies.
 
     Attributes:
-        values: e, (r,), r <= D.
-        vectors: V, (D, r).
+        values: e, (*q, r), r <= D.
+        vectors: V, (*q, D, r).
     """
 
-    values: Float[Tensor, " r"]
-    vectors: Float[Tensor, "d r"]
+    values: Float[Tensor, "*q r"]
+    vectors: Float[Tensor, "*q d r"]
 
     @staticmethod
-    def of(zz: Float[Tensor, "d d"]) -> "Spectrum":
+    def of(zz: Float[Tensor, "*q d d"]) -> "Spectrum":
         """Eigenvalues, clamped at 0, and eigenvectors."""
         values, vectors = torch.linalg.eigh(zz)
         return Spectrum(_varying(values), vectors)
@@ -45,28 +45,32 @@ class Spectrum:
 
 @dataclass(frozen=True, eq=False)
 class Ridge:
-    """A ridge regression of one quantity on the codes.
+    """A ridge regression of a quantity on the codes, or of each of several side by side.
 
     Attributes:
-        strength: λ, in the units of S_zz.
+        strength: λ, in the units of S_zz, (*q).
         spectrum: of S_zz.
-        loadings: P = Vᵀ S_zy, (r, m), of scaled columns.
+        loadings: P = Vᵀ S_zy, (*q, r, m), of scaled columns.
     """
 
-    strength: float
+    strength: Float[Tensor, "*q"]
     spectrum: Spectrum
-    loadings: Float[Tensor, "r m"]
+    loadings: Float[Tensor, "*q r m"]
 
     @property
-    def coefficients(self) -> Float[Tensor, "d m"]:
+    def damped(self) -> Float[Tensor, "*q r"]:
+        """e + λ."""
+        return self.spectrum.values + self.strength.unsqueeze(-1)
+
+    @property
+    def coefficients(self) -> Float[Tensor, "*q d m"]:
         """(S_zz + λ I)⁻¹ S_zy."""
-        e, V = self.spectrum.values, self.spectrum.vectors
-        return V @ (self.loadings / (e + self.strength).unsqueeze(1))
+        return self.spectrum.vectors @ (self.loadings / self.damped.unsqueeze(-1))
 
 
 def fit_ridge(
     moments: Moments,
-    scale: Float[Tensor, " m"],
+    scale: Float[Tensor, "*q m"],
     criterion: Criterion | float | int,
     *,
     rows: Rows | None = None,
@@ -75,49 +79,53 @@ def fit_ridge(
     """The regression with the strength that the criterion likes best.
 
     Args:
-        moments: of the codes and the quantity.
+        moments: of the codes and the quantity, or of several side by side.
         scale: factor of every column, 0 for columns that do not count.
-        criterion: "loo" needs ``rows``; a number is λ relative to the mean of the eigenvalues of S_zz.
+        criterion: "loo" needs ``rows`` and takes one quantity; a number is λ relative to the mean of the
+            eigenvalues of S_zz.
         rows: the rows behind the moments.
         spectrum: of S_zz, where it is known.
     """
     spectrum = Spectrum.of(moments.zz) if spectrum is None else spectrum
     e, V = spectrum.values, spectrum.vectors
-    P = (V.mT @ moments.zy) * scale
+    P = (V.mT @ moments.zy) * scale.unsqueeze(-2)
     if isinstance(criterion, float | int):
-        return Ridge(float(criterion) * float(e.sum() / len(V)), spectrum, P)
+        return Ridge(float(criterion) * e.sum(-1) / V.shape[-2], spectrum, P)
     grid = strengths(e)
     if criterion == "gcv":
-        errors = gcv_errors(e, P, (moments.yy * scale.square()).sum(), moments.n_effective, grid)
+        errors = gcv_errors(e, P, (moments.yy * scale.square()).sum(-1), moments.n_effective, grid)
     else:
         assert rows is not None
         errors = loo_errors(moments, spectrum, P, scale, rows, grid)
-    return Ridge(float(grid[errors.argmin()]), spectrum, P)
+    best = errors.argmin(-1, keepdim=True)
+    return Ridge(grid.expand_as(errors).gather(-1, best).squeeze(-1), spectrum, P)
 
 
-def strengths(e: Float[Tensor, " r"]) -> Float[Tensor, " l"]:
+def strengths(e: Float[Tensor, "*q r"]) -> Float[Tensor, "*q l"]:
     """The grid of strengths, relative to the largest eigenvalue, so that the scale of the codes drops out."""
-    return e.amax() * torch.logspace(LOWEST, HIGHEST, STEPS, dtype=e.dtype, device=e.device)
+    grid = torch.logspace(LOWEST, HIGHEST, STEPS, dtype=e.dtype, device=e.device)
+    return e.amax(-1, keepdim=True) * grid
 
 
 def gcv_errors(
-    e: Float[Tensor, " r"],
-    P: Float[Tensor, "r m"],
-    total: Float[Tensor, ""],
+    e: Float[Tensor, "*p r"],
+    P: Float[Tensor, "*q r m"],
+    total: Float[Tensor, "*q"],
     n: float,
-    grid: Float[Tensor, " l"],
-) -> Float[Tensor, " l"]:
+    grid: Float[Tensor, "*p l"],
+) -> Float[Tensor, "*q l"]:
     """Generalised cross-validation n RSS/(n - df)², df = 1 + Σ e/(e + λ), for every strength.
 
     Golub, Heath, Wahba 1979, "Generalized cross-validation as a method for choosing a good ridge parameter".
     Infinite where n - df < 1.
     """
-    size = P.square().sum(1)
-    shrunk = 1 / (e + grid.unsqueeze(1))
-    df = 1 + shrunk @ e
-    rss = total - 2 * shrunk @ size + shrunk.square() @ (e * size)
+    size, e = P.square().sum(-1, keepdim=True), e.unsqueeze(-1)
+    shrunk = 1 / (e.mT + grid.unsqueeze(-1))
+    df = 1 + (shrunk @ e).squeeze(-1)
+    fitted = 2 * shrunk @ size - shrunk.square() @ (e * size)
+    rss = total.unsqueeze(-1) - fitted.squeeze(-1)
     left = n - df
-    if not bool((left >= 1).any()):
+    if not bool((left >= 1).any(-1).all()):
         raise ValueError(f"Z: expected more rows to choose a ridge with, got {n:.3g}; give a number for it")
     return torch.where(left >= 1, n * rss.clamp_min(0) / left.square(), torch.inf)
 
@@ -155,9 +163,9 @@ def loo_errors(
     return errors
 
 
-def _varying(values: Float[Tensor, " r"]) -> Float[Tensor, " r"]:
+def _varying(values: Float[Tensor, "*q r"]) -> Float[Tensor, "*q r"]:
     """Eigenvalues clamped at 0; raise where none is above."""
-    if not values.amax() > 0:
+    if not bool((values.amax(-1) > 0).all()):
         raise ValueError("Z: expected codes that vary, got a single value in every column")
     return values.clamp_min(0)
 

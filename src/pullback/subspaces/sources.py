@@ -2,20 +2,45 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from pullback.subspaces.arguments import check_codes, check_names, check_quantities
 from pullback.subspaces.folds import fold_rows
-from pullback.subspaces.moments import Moments, Rows, row_moments
+from pullback.subspaces.moments import Moments, Rows, row_moments, stacked
 from pullback.subspaces.ridge import CRITERIA, Criterion, Spectrum
 from pullback.subspaces.statistics import SufficientStatistics
 from pullback.validation import check_choice
 
 SINGLE = "y"
 Data = Tensor | SufficientStatistics | Sequence[SufficientStatistics]
+Standardize = Literal["quantity", "column"]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Quantities that one batch of operations can serve: of one width, with one number of directions.
+
+    Attributes:
+        names: of the quantities.
+        k: how many directions each may have; None where that is not given.
+        moments: side by side.
+        scale: factor of every column, (q, m): one for a quantity, or one for each column; 0 where constant.
+    """
+
+    names: tuple[str, ...]
+    k: int | None
+    moments: Moments
+    scale: Tensor
+
+    def at(self, indices: list[int]) -> "Group":
+        """Some of the quantities."""
+        if len(indices) == len(self.names):
+            return self
+        names = tuple(self.names[i] for i in indices)
+        return Group(names, self.k, self.moments.at(indices), self.scale[indices])
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,20 +83,21 @@ class Source:
             )
         return [fold[name] for fold in self.folds]
 
-    def scale(self, name: str, standardize: str) -> Tensor:
-        """Factor of every column: one for the quantity, or one for each column; 0 for constant columns.
+    def groups(self, sizes: Mapping[str, int | None], standardize: Standardize = "quantity") -> list[Group]:
+        """Quantities with their numbers of directions, those that are alike together.
 
         Raises:
-            ValueError: all columns are constant.
+            ValueError: all columns of a quantity are constant.
         """
-        moments = self.moments[name]
-        varies = ~moments.constant
-        if not bool(varies.any()):
-            raise ValueError(f"Y: expected quantities that vary, but quantity {name!r} is constant: k = 0")
-        variance = moments.yy / moments.n
-        if standardize == "column":
-            return torch.where(varies, torch.where(varies, variance, 1).rsqrt(), 0)
-        return varies.to(variance) * variance[varies].mean().rsqrt()
+        alike: dict[tuple, list[str]] = {}
+        for q, k in sizes.items():
+            known = self.moments[q]
+            alike.setdefault((k, len(known.y_mean), known.zz.data_ptr(), known.eps), []).append(q)
+        found = []
+        for (k, *_), names in alike.items():
+            moments = stacked([self.moments[q] for q in names])
+            found.append(Group(tuple(names), k, moments, column_scale(moments, names, standardize)))
+        return found
 
     def criterion(self, given: Criterion | None) -> Criterion:
         """The one given, or the better one of those that the data allow."""
@@ -83,6 +109,23 @@ class Source:
                 "criterion: expected 'gcv' where statistics are given, got 'loo', which needs rows"
             )
         return given
+
+
+def column_scale(moments: Moments, names: Sequence[str], standardize: Standardize) -> Tensor:
+    """`Group.scale` of moments of several quantities side by side.
+
+    Raises:
+        ValueError: all columns of a quantity are constant.
+    """
+    varies = ~moments.constant
+    for q, any_varies in zip(names, varies.any(-1).tolist(), strict=True):
+        if not any_varies:
+            raise ValueError(f"Y: expected quantities that vary, but quantity {q!r} is constant: k = 0")
+    variance = torch.where(varies, moments.yy / moments.n, 0)
+    if standardize == "column":
+        return torch.where(varies, torch.where(varies, variance, 1).rsqrt(), 0)
+    mean = variance.sum(-1, keepdim=True) / varies.sum(-1, keepdim=True)
+    return varies * mean.rsqrt()
 
 
 def as_source(

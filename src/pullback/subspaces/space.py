@@ -10,12 +10,12 @@ from torch import Tensor
 
 from pullback.subspaces.arguments import per_name
 from pullback.subspaces.bases import orthogonalize
-from pullback.subspaces.encoding import solve_encoding
+from pullback.subspaces.encoding import solve_encodings
 from pullback.subspaces.rank import cross_validated
-from pullback.subspaces.readout import solve_readout
+from pullback.subspaces.readout import solve_readouts
 from pullback.subspaces.ridge import Criterion
-from pullback.subspaces.sources import Data, Source, as_source
-from pullback.subspaces.subspace import KINDS, Kind, Subspace, with_basis
+from pullback.subspaces.sources import Data, as_source
+from pullback.subspaces.subspace import KINDS, Kind, Subspace, with_bases
 from pullback.validation import check_choice
 
 Orthogonal = Literal["none", "polar", "ordered"]
@@ -119,11 +119,15 @@ def solve_subspaces(
     how = source.criterion(criterion)
     sizes = dict.fromkeys(source.moments) if k is None else per_name("k", k, source.moments)
     bound = not isinstance(k, Mapping)
-    parts = {q: _solve(source, q, sizes[q], kind, how, bound) for q in source.moments}
+    if kind == "readout":
+        parts = solve_readouts(source, sizes, how, at_most=bound)
+    else:
+        sizes = {q: cross_validated(source, q, None)[0] if own is None else own for q, own in sizes.items()}
+        parts = solve_encodings(source, sizes, how, at_most=bound)
     if orthogonal != "none":
         some = {q: part.W for q, part in parts.items() if part.k}
-        for q, W in orthogonalize(some, method=orthogonal).items() if some else ():
-            parts[q] = with_basis(source, q, parts[q], W, how)
+        if some:
+            parts |= with_bases(source, parts, orthogonalize(some, method=orthogonal), how)
     return Space(parts, orthogonal)
 
 
@@ -148,13 +152,3 @@ def subspaces(
         torch.Size([2, 4])
     """
     return solve_subspaces(Z, Y, k=k, kind=kind, criterion=criterion, folds=folds, generator=generator).W
-
-
-def _solve(
-    source: Source, name: str, k: int | None, kind: Kind, criterion: Criterion, bound: bool
-) -> Subspace:
-    if kind == "readout":
-        return solve_readout(source, name, k, criterion, at_most=bound)
-    if k is None:
-        k = cross_validated(source, name, None)[0]
-    return solve_encoding(source, name, k, criterion, at_most=bound)
