@@ -13,6 +13,7 @@ from pullback.subspaces import (
     fold_statistics,
     moments,
     readout_subspace,
+    scatter,
 )
 from space_cases import normal, off
 
@@ -64,8 +65,8 @@ def test_scatters_are_symmetric_wherever_their_blocks_end(monkeypatch: pytest.Mo
     Z, Y = rough(200)
     whole = SufficientStatistics.from_tensors(Z, Y)
     alone = moments.row_moments(Z, Y)
-    monkeypatch.setattr(moments, "BLOCK", 5)
-    monkeypatch.setattr(moments, "CHUNK", 70)
+    monkeypatch.setattr(scatter, "BLOCK", 5)
+    monkeypatch.setattr(scatter, "CHUNK", 70)
     found = SufficientStatistics.from_tensors(Z, Y)
     assert gap(found, whole) <= 1e-12
     size = whole.scatter.diagonal()[:6].sqrt()

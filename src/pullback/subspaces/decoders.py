@@ -1,6 +1,7 @@
 """Linear decoders from the coordinates of a subspace to its quantity."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -9,9 +10,9 @@ from torch import Tensor
 
 from pullback.linalg import widened
 from pullback.subspaces.arguments import check_bases, check_names
-from pullback.subspaces.moments import Moments, Rows
+from pullback.subspaces.moments import Moments, stacked
 from pullback.subspaces.ridge import Criterion, fit_ridge
-from pullback.subspaces.sources import Data, as_source
+from pullback.subspaces.sources import Data, Source, as_source
 from pullback.validation import check_choice, check_positive
 
 NULL = 1e-12
@@ -55,34 +56,57 @@ def fit_decoders(
     first = next(iter(source.moments.values()))
     bases = check_bases(W, len(first.z_mean))
     check_names("W", bases, source.moments, "the quantities")
-    found = {}
-    for q, basis in bases.items():
-        rows = None if source.rows is None else source.rows[q]
-        one = torch.ones_like(source.moments[q].yy)
-        A, _ = fit_decoder(widened(basis), source.moments[q], one, ridge, rows)
-        found[q] = A.to(source.dtype)
-    return found
+    scales = {q: torch.ones_like(source.moments[q].yy) for q in bases}
+    found = solve_decoders(source, {q: widened(basis) for q, basis in bases.items()}, scales, ridge)
+    return {q: A.to(source.dtype) for q, (A, _) in found.items()}
 
 
-def fit_decoder(
-    W: Float[Tensor, "*q k d"],
-    moments: Moments,
-    scale: Float[Tensor, "*q m"],
+def solve_decoders(
+    source: Source,
+    bases: Mapping[str, Tensor],
+    scales: Mapping[str, Tensor],
     ridge: Criterion | float | int,
-    rows: Rows | None,
-) -> tuple[Float[Tensor, "*q k m"], Float[Tensor, "*q"]]:
-    """The decoder of a subspace, in the quantity's units, and its μ; or of several side by side."""
-    *batch, k, _ = W.shape
-    if k == 0:
-        return W.new_zeros(*batch, 0, scale.shape[-1]), W.new_zeros(batch)
-    inside = moments.projected(W)
-    if ridge == 0:
-        return _least_norm(inside), W.new_zeros(batch)
-    found = fit_ridge(inside, scale, ridge, rows=None if rows is None else rows.projected(W))
-    return found.coefficients / torch.where(scale > 0, scale, 1).unsqueeze(-2), found.strength
+) -> dict[str, tuple[Float[Tensor, "k m"], float]]:
+    """Decoders of subspaces, in the units of the quantities, each with its μ; those alike in one batch."""
+    alike: dict[tuple, list[str]] = {}
+    for q, W in bases.items():
+        known = source.moments[q]
+        alike.setdefault((*W.shape, len(known.yy), id(known.codes)), []).append(q)
+    found: dict[str, tuple[Tensor, float]] = {}
+    for (k, *_), names in alike.items():
+        if k == 0:
+            found |= {q: (bases[q].new_zeros(0, len(scales[q])), 0.0) for q in names}
+            continue
+        W, scale = (torch.stack([of[q] for q in names]) for of in (bases, scales))
+        known = [source.moments[q] for q in names]
+        inside = stacked([replace(own, zy=bases[q] @ own.zy) for q, own in zip(names, known, strict=True)])
+        inside = replace(inside, codes=known[0].codes.projected(W))
+        if ridge == 0:
+            found |= {q: (A, 0.0) for q, A in zip(names, _least_norm(inside), strict=True)}
+            continue
+        if ridge == "loo":
+            A, strengths = _by_rows(source, names, W, scale)
+        else:
+            fitted = fit_ridge(inside, scale, ridge)
+            A, strengths = fitted.coefficients, fitted.strength
+        A = A / torch.where(scale > 0, scale, 1).unsqueeze(-2)
+        found |= {q: (a, mu) for q, a, mu in zip(names, A, strengths.tolist(), strict=True)}
+    return {q: found[q] for q in bases}
 
 
-def _least_norm(moments: Moments) -> Tensor:
+def _by_rows(
+    source: Source, names: list[str], W: Float[Tensor, "q k d"], scale: Float[Tensor, "q m"]
+) -> tuple[Float[Tensor, "q k m"], Float[Tensor, "q"]]:
+    """Coefficients and strengths where each row is left out, for which the rows are read again."""
+    assert source.rows is not None
+    each = [
+        fit_ridge(source.moments[q].projected(w), s, "loo", rows=source.rows[q].projected(w))
+        for q, w, s in zip(names, W, scale, strict=True)
+    ]
+    return torch.stack([one.coefficients for one in each]), torch.stack([one.strength for one in each])
+
+
+def _least_norm(moments: Moments) -> Float[Tensor, "q k m"]:
     """Least squares of least norm from moments."""
     values, vectors = torch.linalg.eigh(moments.zz)
     seen = values > NULL * values[..., -1:]

@@ -12,7 +12,7 @@ from pullback.subspaces.arguments import per_name
 from pullback.subspaces.rank import covariance_ranks
 from pullback.subspaces.ridge import Criterion
 from pullback.subspaces.sources import SINGLE, Data, Source, as_source
-from pullback.subspaces.subspace import Spans, Subspace, assembled
+from pullback.subspaces.subspace import Span, Subspace, assembled
 
 
 @overload
@@ -84,7 +84,7 @@ def principal_directions(
     source = as_source(z, Y)
     found = {}
     for group in source.groups(dict.fromkeys(source.moments)):
-        left, sizes, right = leading_singular(group.moments.zy * group.scale.unsqueeze(-2), 1)
+        left, sizes, right = leading_singular(group.cross, 1)
         ranks = covariance_ranks(sizes, group.moments, group.scale)
         for q, rank, w, v in zip(group.names, ranks, left[..., 0], right[..., 0], strict=True):
             check_rank(None, rank, q, at_most=True)
@@ -97,22 +97,17 @@ def solve_encodings(
     source: Source, sizes: Mapping[str, int | None], criterion: Criterion, *, at_most: bool = False
 ) -> dict[str, Subspace]:
     """Encodings of several quantities; ``at_most`` lowers k to the rank."""
-    found: dict[str, Subspace] = {}
+    spans: dict[str, Span] = {}
     for group in source.groups(sizes):
-        cross = group.moments.zy * group.scale.unsqueeze(-2)
+        cross = group.cross
         wanted = None if group.k is None else max(1, min(group.k, *cross.shape[-2:]))
         left, values, right = leading_singular(cross, wanted)
         ranks = covariance_ranks(values, group.moments, group.scale)
-        chosen = [check_rank(group.k, rank, q, at_most) for q, rank in zip(group.names, ranks, strict=True)]
-        explained = values.square() / cross.square().sum((-2, -1)).unsqueeze(-1)
-        found |= assembled(
-            source,
-            group,
-            Spans(chosen, left, right[..., 0], explained),
-            kind="encoding",
-            criterion=criterion,
-        )
-    return {q: found[q] for q in sizes}
+        explained = (values / torch.linalg.matrix_norm(cross).unsqueeze(-1)).square()
+        for i, (q, rank) in enumerate(zip(group.names, ranks, strict=True)):
+            k = check_rank(group.k, rank, q, at_most)
+            spans[q] = Span(left[i, :, :k].mT, right[i, :, 0], explained[i, :k], group.scale[i])
+    return assembled(source, {q: spans[q] for q in sizes}, kind="encoding", criterion=criterion)
 
 
 def check_rank(k: int | None, rank: int, name: str, at_most: bool) -> int:

@@ -1,7 +1,6 @@
 """The span that predicts a quantity: the one to read it from."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import get_args, overload
 
 import torch
@@ -15,7 +14,7 @@ from pullback.subspaces.encoding import check_rank
 from pullback.subspaces.rank import covariance_ranks, cross_validated
 from pullback.subspaces.ridge import Criterion, Ridge, fit_ridge
 from pullback.subspaces.sources import SINGLE, Data, Group, Source, Standardize, as_source
-from pullback.subspaces.subspace import Spans, Subspace, assembled
+from pullback.subspaces.subspace import Span, Subspace, assembled
 from pullback.validation import check_choice
 
 STANDARDIZE = get_args(Standardize)
@@ -109,33 +108,36 @@ def solve_readouts(
     for q, k in sizes.items():
         if k is None:
             known[q], errors[q] = cross_validated(source, q, None, standardize=standardize)
-    found: dict[str, Subspace] = {}
+    spans: dict[str, Span] = {}
     for group in source.groups(known, standardize):
         ridge = _ridge(source, group, criterion)
-        spans = replace(_spans(group, ridge), cv_errors=[errors[q] for q in group.names])
+        values, basis, target = _leading(group, ridge)
+        chosen = [group.k] * len(group.names)
         if None not in sizes.values():
-            spans = replace(spans, k=_within_ranks(group, spans.basis, at_most))
-        found |= assembled(source, group, spans, kind="readout", criterion=criterion)
-    return {q: found[q] for q in sizes}
+            chosen = _within_ranks(group, basis, at_most)
+        strengths = ridge.strength.tolist()
+        for i, (q, k) in enumerate(zip(group.names, chosen, strict=True)):
+            W, share = basis[i, :, :k].mT, values[i, :k]
+            spans[q] = Span(W, target[i], share, group.scale[i], strengths[i], errors[q])
+    return assembled(source, {q: spans[q] for q in sizes}, kind="readout", criterion=criterion)
 
 
-def _spans(group: Group, ridge: Ridge) -> Spans:
-    """Spans of the read-outs of a group from its regressions."""
+def _leading(
+    group: Group, ridge: Ridge
+) -> tuple[Float[Tensor, "q k"], Float[Tensor, "q d k"], Float[Tensor, "q m"]]:
+    """Shares of the variance that is fitted, directions of the codes as columns, and one of the quantity."""
     assert group.k is not None
     K = weighted_loadings(ridge)
     values, left = gram_spectrum(K, group.k or 1)
     # B R = V (e + λ)^-1/2 times the left singular vectors of K and their sizes, which do not turn the span;
     # multiplied as rows, since V is stored by columns
     rows = (left[..., : group.k].mT / ridge.damped.sqrt().unsqueeze(-2)) @ ridge.spectrum.vectors.mT
-    basis = torch.linalg.qr(rows.mT).Q
     target = (K.mT @ left[..., :1]).squeeze(-1)
     total = (group.moments.yy * group.scale.square()).sum(-1, keepdim=True)
-    return Spans(
-        [group.k] * len(group.names),
-        basis,
-        target / target.norm(dim=-1, keepdim=True),
+    return (
         values[..., : group.k] / total,
-        ridge.strength.tolist(),
+        torch.linalg.qr(rows.mT).Q,
+        target / target.norm(dim=-1, keepdim=True),
     )
 
 
@@ -146,8 +148,8 @@ def _ridge(source: Source, group: Group, criterion: Criterion) -> Ridge:
         return fit_ridge(group.moments, group.scale, criterion, spectrum=spectrum)
     assert source.rows is not None
     each = [
-        fit_ridge(group.moments.at(i), group.scale[i], criterion, rows=source.rows[q], spectrum=spectrum)
-        for i, q in enumerate(group.names)
+        fit_ridge(source.moments[q], scale, criterion, rows=source.rows[q], spectrum=spectrum)
+        for q, scale in zip(group.names, group.scale, strict=True)
     ]
     strength, loadings = (
         torch.stack([getattr(one, name) for one in each]) for name in ("strength", "loadings")
@@ -162,7 +164,7 @@ def _within_ranks(group: Group, basis: Float[Tensor, "q d k"], at_most: bool) ->
     them stand out beside the norm, S_zy need not be decomposed.
     """
     assert group.k is not None
-    cross = group.moments.zy * group.scale.unsqueeze(-2)
+    cross = group.cross
     sizes = torch.linalg.svdvals(basis.mT @ cross)
     beside = torch.cat([torch.linalg.matrix_norm(cross).unsqueeze(-1), sizes], dim=-1)
     ranks = covariance_ranks(beside, group.moments, group.scale)

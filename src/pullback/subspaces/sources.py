@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from pullback.subspaces.arguments import check_codes, check_names, check_quantities
@@ -15,6 +16,8 @@ from pullback.subspaces.statistics import SufficientStatistics
 from pullback.validation import check_choice
 
 SINGLE = "y"
+TOGETHER = 2**17
+"""Numbers of S_zy that a batch may hold: few calls where quantities are small, few cache misses otherwise."""
 Data = Tensor | SufficientStatistics | Sequence[SufficientStatistics]
 Standardize = Literal["quantity", "column"]
 
@@ -33,14 +36,12 @@ class Group:
     names: tuple[str, ...]
     k: int | None
     moments: Moments
-    scale: Tensor
+    scale: Float[Tensor, "q m"]
 
-    def at(self, indices: list[int]) -> "Group":
-        """Some of the quantities."""
-        if len(indices) == len(self.names):
-            return self
-        names = tuple(self.names[i] for i in indices)
-        return Group(names, self.k, self.moments.at(indices), self.scale[indices])
+    @property
+    def cross(self) -> Float[Tensor, "q d m"]:
+        """S_zy of scaled columns."""
+        return self.moments.zy * self.scale.unsqueeze(-2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +66,11 @@ class Source:
     def spectrum(self, name: str) -> Spectrum:
         """Of S_zz; decomposed once for all quantities that share it."""
         moments = self.moments[name]
-        place = moments.zz.data_ptr()
+        place = id(moments.codes)
         if place not in self._spectra:
-            if self.rows is not None and len(self.rows[name].Z) < len(moments.zz):
-                codes = torch.cat([z for z, _ in self.rows[name].chunks(moments)])
-                self._spectra[place] = Spectrum.of_rows(codes)
+            rows = moments.codes.rows
+            if rows is not None and rows.shape[0] < rows.shape[1]:
+                self._spectra[place] = Spectrum.of_rows(rows.to(moments.z_mean) - moments.z_mean)
             else:
                 self._spectra[place] = Spectrum.of(moments.zz)
         return self._spectra[place]
@@ -92,11 +93,15 @@ class Source:
         alike: dict[tuple, list[str]] = {}
         for q, k in sizes.items():
             known = self.moments[q]
-            alike.setdefault((k, len(known.y_mean), known.zz.data_ptr(), known.eps), []).append(q)
+            alike.setdefault((k, len(known.y_mean), id(known.codes), known.eps), []).append(q)
         found = []
-        for (k, *_), names in alike.items():
-            moments = stacked([self.moments[q] for q in names])
-            found.append(Group(tuple(names), k, moments, column_scale(moments, names, standardize)))
+        for (k, width, *_), names in alike.items():
+            first = self.moments[names[0]]
+            most = max(1, TOGETHER // (width * first.z_mean.numel()))
+            for start in range(0, len(names), most):
+                some = names[start : start + most]
+                moments = stacked([self.moments[q] for q in some])
+                found.append(Group(tuple(some), k, moments, column_scale(moments, some, standardize)))
         return found
 
     def criterion(self, given: Criterion | None) -> Criterion:

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -17,7 +18,8 @@ from pullback.subspaces.arguments import (
     check_quantities,
     result_dtype,
 )
-from pullback.subspaces.moments import Moments, add_upper, chunks, mirrored, sums_on, wide_chunks
+from pullback.subspaces.moments import Moments
+from pullback.subspaces.scatter import Codes, add_upper, chunks, mirrored, sums_on, wide_chunks
 from pullback.validation import check_choice, check_positive, check_shape, check_tensor
 
 CODES = "z"
@@ -208,17 +210,20 @@ class SufficientStatistics:
         where = self._slice(name)
         if self.parts is not None:
             return self.parts[name].moments(name)
-        z = slice(0, self.sizes[0])
         return Moments(
             self.n,
             self.n2,
-            self.mean[z],
+            self._codes,
             self.mean[where],
-            self.scatter[z, z],
-            self.scatter[z, where],
+            self.scatter[: self.sizes[0], where],
             self.scatter.diagonal()[where].clamp_min(0),
             float(self.eps[1 + self.names.index(name)]),
         )
+
+    @cached_property
+    def _codes(self) -> Codes:
+        z = slice(0, self.sizes[0])
+        return Codes(self.mean[z], known=self.scatter[z, z])
 
     def select(self, names: Sequence[str]) -> "SufficientStatistics":
         """Statistics of some of the quantities, in the given order.

@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pullback.linalg import widened
 from pullback.subspaces.arguments import check_codes
 from pullback.subspaces.bases import oriented
-from pullback.subspaces.decoders import fit_decoder
+from pullback.subspaces.decoders import solve_decoders
 from pullback.subspaces.ridge import Criterion
-from pullback.subspaces.sources import Group, Source
+from pullback.subspaces.sources import Source
 
 Kind = Literal["readout", "encoding"]
 KINDS = ("readout", "encoding")
@@ -63,98 +62,63 @@ class Subspace:
 
 
 @dataclass(frozen=True, eq=False)
-class Spans:
-    """What was found for the quantities of a group.
+class Span:
+    """What a solver found of a quantity, in float64.
 
     Attributes:
-        k: how many directions each has.
-        basis: orthonormal columns, (q, D, c), the first k of which count.
-        target: directions of the quantities, (q, m).
-        explained: per direction, (q, c).
-        ridges: λ of each, None for encodings.
-        cv_errors: mean errors of each on folds, None where k was given.
+        W: orthonormal rows, (k, D).
+        target: a direction of the quantity, of either sign, (m,).
+        explained: per direction, (k,).
+        scale: factor of every column, (m,).
+        ridge: λ, None for an encoding.
+        cv_error: mean errors on folds, None where k was given.
     """
 
-    k: list[int]
-    basis: Float[Tensor, "q d c"]
-    target: Float[Tensor, "q m"]
-    explained: Float[Tensor, "q c"]
-    ridges: list[float] | None = None
-    cv_errors: list[Tensor | None] | None = None
+    W: Float[Tensor, "k d"]
+    target: Float[Tensor, " m"]
+    explained: Float[Tensor, " k"]
+    scale: Float[Tensor, " m"]
+    ridge: float | None = None
+    cv_error: Float[Tensor, " c"] | None = None
 
 
 def assembled(
-    source: Source, group: Group, spans: Spans, *, kind: Kind, criterion: Criterion
+    source: Source, spans: Mapping[str, Span], *, kind: Kind, criterion: Criterion
 ) -> dict[str, Subspace]:
-    """Subspaces of a group: with signs, decoders, and the dtype of the input."""
-    found: dict[str, Subspace] = {}
-    for k in dict.fromkeys(spans.k):
-        places = [i for i, own in enumerate(spans.k) if own == k]
-        some = group.at(places)
-        every = len(places) == len(spans.k)
-        basis, target, explained = (
-            x if every else x[places] for x in (spans.basis, spans.target, spans.explained)
+    """Subspaces from their spans: with signs, decoders, and the dtype of the input."""
+    bases = {q: oriented(span.W) for q, span in spans.items()}
+    decoders = solve_decoders(source, bases, {q: span.scale for q, span in spans.items()}, criterion)
+    found = {}
+    for q, span in spans.items():
+        moments, (A, strength) = source.moments[q], decoders[q]
+        V = oriented(span.target.unsqueeze(0)).squeeze(0)
+        numbers = (bases[q], A, V, moments.z_mean, moments.y_mean)
+        W, A, V, z_mean, y_mean = (number.to(source.dtype) for number in numbers)
+        found[q] = Subspace(
+            W,
+            A,
+            V,
+            z_mean,
+            y_mean,
+            len(W),
+            span.explained.to(source.dtype),
+            span.ridge,
+            strength,
+            None if span.cv_error is None else span.cv_error.to(source.dtype),
+            kind,
+            tuple((span.scale == 0).nonzero().flatten().tolist()),
         )
-        W = oriented(basis[..., :k].mT)
-        A, strengths = _decoders(source, some, W, criterion)
-        largest = target.gather(-1, target.abs().argmax(-1, keepdim=True))
-        V = torch.where(largest < 0, -target, target)
-        moments, dtype = some.moments, source.dtype
-        z_mean, columns = moments.z_mean.to(dtype), moments.constant
-        rows = zip(
-            *(x.to(dtype) for x in (W, A, V, moments.y_mean, explained[..., :k])),
-            strengths,
-            columns.tolist() if bool(columns.any()) else [()] * len(places),
-            strict=True,
-        )
-        for i, q, (w, a, v, y_mean, share, strength, constant) in zip(places, some.names, rows, strict=True):
-            error = None if spans.cv_errors is None else spans.cv_errors[i]
-            found[q] = Subspace(
-                w,
-                a,
-                v,
-                z_mean,
-                y_mean,
-                k,
-                share,
-                None if spans.ridges is None else spans.ridges[i],
-                strength,
-                None if error is None else error.to(dtype),
-                kind,
-                tuple(column for column, is_constant in enumerate(constant) if is_constant),
-            )
     return found
-
-
-def _decoders(
-    source: Source, group: Group, W: Float[Tensor, "q k d"], criterion: Criterion
-) -> tuple[Float[Tensor, "q k m"], list[float]]:
-    """Decoders of a group and the strengths of their ridges; by themselves where rows are read again."""
-    if criterion == "gcv":
-        A, strengths = fit_decoder(W, group.moments, group.scale, criterion, None)
-        return A, strengths.tolist()
-    assert source.rows is not None
-    each = [
-        fit_decoder(W[i], group.moments.at(i), group.scale[i], criterion, source.rows[q])
-        for i, q in enumerate(group.names)
-    ]
-    return torch.stack([A for A, _ in each]), [float(strength) for _, strength in each]
 
 
 def with_bases(
     source: Source, parts: Mapping[str, Subspace], W: Mapping[str, Tensor], criterion: Criterion
 ) -> dict[str, Subspace]:
-    """Subspaces with other orthonormal bases and their decoders fitted again."""
-    found: dict[str, Subspace] = {}
+    """Subspaces of one kind with other orthonormal bases and their decoders fitted again."""
+    spans = {}
     for group in source.groups({q: len(basis) for q, basis in W.items()}):
-        old = [parts[q] for q in group.names]
-        spans = Spans(
-            [part.k for part in old],
-            widened(torch.stack([W[q] for q in group.names])).mT,
-            widened(torch.stack([part.V for part in old])),
-            widened(torch.stack([part.explained for part in old])),
-            None if old[0].kind == "encoding" else [cast(float, part.ridge) for part in old],
-            [part.cv_error for part in old],
-        )
-        found |= assembled(source, group, spans, kind=old[0].kind, criterion=criterion)
-    return found
+        for q, scale in zip(group.names, group.scale, strict=True):
+            old = parts[q]
+            basis, V, explained = (widened(number) for number in (W[q], old.V, old.explained))
+            spans[q] = Span(basis, V, explained, scale, old.ridge, old.cv_error)
+    return assembled(source, spans, kind=next(iter(parts.values())).kind, criterion=criterion)

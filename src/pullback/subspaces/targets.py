@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pullback.subspaces.arguments import check_names, check_quantities
 from pullback.subspaces.leaks import implied_map
-from pullback.subspaces.moments import Moments, row_moments
+from pullback.subspaces.moments import Moments, row_moments, stacked
+from pullback.subspaces.sources import column_scale
 from pullback.subspaces.statistics import CODES, SufficientStatistics
 
 
@@ -103,11 +104,7 @@ def _facts(known: _Known, names: tuple[str, ...]) -> TargetFacts:
     rates, means = {}, []
     for q in names:
         moments = known.moments[q]
-        varies = ~moments.constant
-        if not bool(varies.any()):
-            raise ValueError(f"Y: expected quantities that vary, but quantity {q!r} is constant: k = 0")
-        variance = moments.yy / moments.n
-        rates[q] = torch.where(varies, torch.where(varies, variance, 1).rsqrt(), 0)
+        rates[q] = column_scale(stacked([moments]), [q], "column")[0]
         means.append(moments.y_mean)
     widths = torch.tensor([len(rates[q]) for q in names])
     ends = widths.cumsum(0).tolist()
