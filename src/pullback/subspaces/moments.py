@@ -11,7 +11,7 @@ from torch import Tensor
 from pullback.subspaces.scatter import Codes, chunks, column_means, wide_memory, widen
 
 WIDTH = 2048
-"""Columns of quantities that meet the codes at a time: one wide product is quicker than several narrow ones."""
+"""Columns of quantities that meet the codes at a time: a wide product is quicker than several narrow ones."""
 
 
 @dataclass(frozen=True, eq=False)
