@@ -10,6 +10,7 @@ from pullback.linalg import (
     column_products,
     gram,
     gram_spectrum,
+    leading_singular,
     principal_angles,
     row_products,
 )
@@ -109,3 +110,27 @@ def test_products_of_columns_under_transforms_and_without_a_batch(product, gener
     forward = torch.func.jacfwd(lambda at: product(at, B))(A)
     reverse = torch.func.jacrev(lambda at: product(at, B))(A)
     torch.testing.assert_close(forward, reverse)
+
+
+@pytest.mark.parametrize("product", [columns, column_products, rows, same_rows])
+@pytest.mark.parametrize("d", [2, 6])
+def test_products_of_columns_go_back_through_autocast(product, d, generator):
+    A = torch.randn(3, 40, d, generator=generator, requires_grad=True)
+    B = torch.randn(3, 40, d, generator=generator, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = product(A, B)
+    assert found.dtype == torch.bfloat16
+    found.float().square().sum().backward()
+    seen = A.grad
+    A.grad = None
+    product(A, B).square().sum().backward()
+    assert seen.dtype == torch.float32
+    assert (seen - A.grad).norm() < 0.02 * A.grad.norm()
+
+
+def test_leading_singular_vectors_of_a_batch_are_those_of_each(generator):
+    matrices = torch.randn(4, 9, 6, generator=generator, dtype=torch.float64)
+    whole = leading_singular(matrices, 3)
+    for i, matrix in enumerate(matrices):
+        for of_batch, alone in zip(whole, leading_singular(matrix, 3), strict=True):
+            torch.testing.assert_close(of_batch[i].abs(), alone.abs())

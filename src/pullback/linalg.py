@@ -9,17 +9,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.linalg import eigh
 from torch import Tensor
 
 from pullback.graph import transforms_active
 
 QUADRATURE = 20001
-LARGE = 128
-"""Rows of a symmetric matrix from which some eigenpairs are found quicker than all."""
 FEW = 16
 """Weights a point up to which whole rows are added instead of multiplying matrices."""
 
@@ -98,6 +94,7 @@ class _ColumnProducts(torch.autograd.Function):
 
 def _combined(weights: Float[Tensor, "*n d e"], A: Float[Tensor, "*n p e"]) -> Float[Tensor, "*n p d"]:
     """Σ_b weights_ab A_b, columns again; in the order of the rows of A where those are kept apart."""
+    weights = weights.to(A.dtype)  # autocast makes the product of other precision than its factors
     if A.ndim == 3 and A.permute(2, 0, 1).is_contiguous():
         return mixed_rows(weights, A.permute(2, 0, 1)).permute(1, 2, 0)
     return (weights @ A.mT).mT
@@ -174,41 +171,15 @@ def leading_singular(
     p, r = wide.shape[-2:]
     if k is not None and k < min(p, r):
         tall = wide if p >= r else wide.mT
-        values, right = largest_eigenpairs(tall.mT @ tall, k)
-        if bool((values[..., -1] > 1e-5 * values[..., 0]).all()):
+        values, right = torch.linalg.eigh(tall.mT @ tall)
+        if bool((values[..., -k] > 1e-5 * values[..., -1]).all()):
             # one step of orthogonal iteration takes the rounding of the Gram matrix out of both sides
-            basis = torch.linalg.qr(tall @ right).Q
-            short = basis.mT @ tall
-            squares, inner = largest_eigenpairs(short @ short.mT, k)
-            sizes = squares.sqrt()
-            pair = basis @ inner, short.mT @ (inner / sizes.unsqueeze(-2))
+            basis = torch.linalg.qr(tall @ right[..., -k:].flip(-1)).Q
+            inner, sizes, other = torch.linalg.svd(basis.mT @ tall, full_matrices=False)
+            pair = basis @ inner, other.mT
             return (pair[0], sizes, pair[1]) if tall is wide else (pair[1], sizes, pair[0])
     left, sizes, right = torch.linalg.svd(wide, full_matrices=False)
     return left[..., :k], sizes[..., :k], right[..., :k, :].mT
-
-
-def largest_eigenpairs(
-    matrix: Float[Tensor, "*n r r"], k: int
-) -> tuple[Float[Tensor, "*n k"], Float[Tensor, "*n r k"]]:
-    """The k largest eigenvalues of a symmetric matrix, descending, and their eigenvectors, in float64.
-
-    Example:
-        >>> import torch
-        >>> largest_eigenpairs(torch.diag(torch.tensor([1.0, 3.0, 2.0])), 2)[0]
-        tensor([3., 2.], dtype=torch.float64)
-    """
-    wide = widened(matrix)
-    r = wide.shape[-1]
-    if wide.device.type != "cpu" or r < LARGE or 4 * k > r:
-        values, vectors = torch.linalg.eigh(wide)
-        return values[..., -k:].flip(-1), vectors[..., -k:].flip(-1)
-    # LAPACK's solver for a part of the spectrum, which torch does not offer, takes half of the time or less
-    pairs = [
-        eigh(one.numpy(), subset_by_index=(r - k, r - 1), driver="evr", check_finite=False)
-        for one in wide.detach().reshape(-1, r, r)
-    ]
-    values, vectors = (torch.from_numpy(np.stack(part)).flip(-1) for part in zip(*pairs, strict=True))
-    return values.view(*wide.shape[:-2], k), vectors.view(*wide.shape[:-1], k)
 
 
 def _descending(values: Tensor) -> Tensor:

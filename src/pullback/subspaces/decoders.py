@@ -78,20 +78,25 @@ def solve_decoders(
             found |= {q: (bases[q].new_zeros(0, len(scales[q])), 0.0) for q in names}
             continue
         W, scale = (torch.stack([of[q] for q in names]) for of in (bases, scales))
-        known = [source.moments[q] for q in names]
-        inside = stacked([replace(own, zy=bases[q] @ own.zy) for q, own in zip(names, known, strict=True)])
-        inside = replace(inside, codes=known[0].codes.projected(W))
         if ridge == 0:
-            found |= {q: (A, 0.0) for q, A in zip(names, _least_norm(inside), strict=True)}
+            A = _least_norm(_inside(source, names, W))
+            found |= {q: (a, 0.0) for q, a in zip(names, A, strict=True)}
             continue
         if ridge == "loo":
             A, strengths = _by_rows(source, names, W, scale)
         else:
-            fitted = fit_ridge(inside, scale, ridge)
+            fitted = fit_ridge(_inside(source, names, W), scale, ridge)
             A, strengths = fitted.coefficients, fitted.strength
         A = A / torch.where(scale > 0, scale, 1).unsqueeze(-2)
         found |= {q: (a, mu) for q, a, mu in zip(names, A, strengths.tolist(), strict=True)}
     return {q: found[q] for q in bases}
+
+
+def _inside(source: Source, names: list[str], W: Float[Tensor, "q k d"]) -> Moments:
+    """Moments of the coordinates of each subspace, side by side; S_zy is large and not stacked itself."""
+    known = [source.moments[q] for q in names]
+    short = [replace(own, zy=basis @ own.zy) for own, basis in zip(known, W, strict=True)]
+    return replace(stacked(short), codes=known[0].codes.projected(W))
 
 
 def _by_rows(

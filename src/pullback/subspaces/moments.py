@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullback.subspaces.scatter import Codes, chunks, column_means, wide_memory, widen
+from pullback.subspaces.scatter import CHUNK, Codes, chunks, column_means, widen
 
 WIDTH = 2048
 """Columns of quantities that meet the codes at a time: a wide product is quicker than several narrow ones."""
@@ -18,8 +18,8 @@ WIDTH = 2048
 class Moments:
     """Moments of codes z and a quantity y, all that a linear solver needs of the data.
 
-    Quantities of one width that share their codes can stand side by side (see `stacked`): what belongs to the
-    quantity then has one axis more in front, *q, and so have its own codes z Wᵀ.
+    Quantities of one width that share their codes can stand side by side (see `stacked`): what belongs to a
+    quantity then has one axis more in front, *q.
 
     Attributes:
         n, n2: sum of the weights of the rows and of their squares.
@@ -113,8 +113,8 @@ def row_moments(Z: Tensor, Y: Mapping[str, Tensor]) -> dict[str, Moments]:
     Means first, then products about them: two passes over the input and none over a copy in float64.
     """
     codes = Codes.of(Z)
-    parts = [_Part(Z.shape[1], {q: Y[q] for q in names}) for names in _by_width(Y)]
-    memory = max((wide_memory(part.targets) for part in parts), key=len)
+    parts = [_Part(codes.mean, {q: Y[q] for q in names}) for names in _by_width(Y)]
+    memory = codes.mean.new_empty(min(CHUNK, len(Z)) * max(len(part.mean) for part in parts))
     for rows, z in zip(chunks(len(Z)), codes.centred(), strict=True):
         for part in parts:
             part.add(rows, z, memory)
@@ -129,10 +129,10 @@ def row_moments(Z: Tensor, Y: Mapping[str, Tensor]) -> dict[str, Moments]:
 class _Part:
     """Quantities side by side, and the sums of their products."""
 
-    def __init__(self, dim: int, Y: Mapping[str, Tensor]):
+    def __init__(self, z_mean: Tensor, Y: Mapping[str, Tensor]):
         self.names, self.targets = list(Y), list(Y.values())
-        self.mean = column_means(self.targets)
-        self.zy = self.mean.new_zeros(dim, len(self.mean))
+        self.mean = column_means(self.targets).to(z_mean.device)
+        self.zy = z_mean.new_zeros(len(z_mean), len(self.mean))
         self.yy = torch.zeros_like(self.mean)
 
     def add(self, rows: slice, z: Tensor, memory: Tensor) -> None:

@@ -48,7 +48,7 @@ class Ridge:
     """A ridge regression of a quantity on the codes, or of each of several side by side.
 
     Attributes:
-        strength: λ, in the units of S_zz, (*q).
+        strength: λ, in the units of S_zz, (*q); no gradient flows through it.
         spectrum: of S_zz.
         loadings: P = Vᵀ S_zy, (*q, r, m), of scaled columns.
     """
@@ -90,7 +90,7 @@ def fit_ridge(
     e, V = spectrum.values, spectrum.vectors
     P = (V.mT @ moments.zy) * scale.unsqueeze(-2)
     if isinstance(criterion, float | int):
-        return Ridge(float(criterion) * e.sum(-1) / V.shape[-2], spectrum, P)
+        return Ridge(float(criterion) * e.detach().sum(-1) / V.shape[-2], spectrum, P)
     grid = strengths(e)
     if criterion == "gcv":
         errors = gcv_errors(e, P, (moments.yy * scale.square()).sum(-1), moments.n_effective, grid)
@@ -98,7 +98,7 @@ def fit_ridge(
         assert rows is not None
         errors = loo_errors(moments, spectrum, P, scale, rows, grid)
     best = errors.argmin(-1, keepdim=True)
-    return Ridge(grid.expand_as(errors).gather(-1, best).squeeze(-1), spectrum, P)
+    return Ridge(grid.detach().expand_as(errors).gather(-1, best).squeeze(-1), spectrum, P)
 
 
 def strengths(e: Float[Tensor, "*q r"]) -> Float[Tensor, "*q l"]:

@@ -52,9 +52,11 @@ class Codes:
             yield z
 
     def projected(self, W: Float[Tensor, "*q k d"]) -> "Codes":
-        """Codes z Wᵀ of every basis, from rows where that takes fewer operations than by S_zz."""
+        """Codes z Wᵀ of every basis, from rows where S_zz is not known and would take more operations."""
         mean, flat = W @ self.mean, W.flatten(0, -2)
-        if self.known is not None or "scatter" in self.__dict__ or 2 * len(flat) > flat.shape[1]:
+        formed = self.known is not None or "scatter" in self.__dict__
+        # chunks of rows lie in one memory, so that no graph can keep them
+        if formed or W.requires_grad or 2 * len(flat) > flat.shape[1]:
             across = (flat @ self.scatter).view_as(W)
             return Codes(mean, None, across @ W.mT)
         total = torch.zeros(*W.shape[:-1], W.shape[-2], dtype=mean.dtype, device=mean.device)
@@ -96,15 +98,10 @@ def mirrored(scatter: Float[Tensor, "p p"]) -> Float[Tensor, "p p"]:
 
 def wide_chunks(blocks: Sequence[Tensor]) -> Iterator[Float[Tensor, "c p"]]:
     """Rows of several tensors side by side in float64, `CHUNK` at a time, each in the memory of the last."""
-    memory = wide_memory(blocks)
+    entries = min(CHUNK, len(blocks[0])) * sum(block.shape[1] for block in blocks)
+    memory = torch.empty(entries, dtype=torch.float64, device=sums_on(blocks[0]))
     for rows in chunks(len(blocks[0])):
         yield widen(blocks, rows, memory)
-
-
-def wide_memory(blocks: Sequence[Tensor]) -> Float[Tensor, " e"]:
-    """Room for one chunk of several tensors side by side."""
-    entries = min(CHUNK, len(blocks[0])) * sum(block.shape[1] for block in blocks)
-    return torch.empty(entries, dtype=torch.float64, device=sums_on(blocks[0]))
 
 
 def widen(blocks: Sequence[Tensor], rows: slice, memory: Float[Tensor, " e"]) -> Float[Tensor, "c p"]:

@@ -24,7 +24,8 @@ Standardize = Literal["quantity", "column"]
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Quantities that one batch of operations can serve: of one width, with one number of directions.
+    """Quantities that one batch of operations can serve: alike in width, precision, number of directions and
+    codes.
 
     Attributes:
         names: of the quantities.
@@ -70,7 +71,9 @@ class Source:
         if place not in self._spectra:
             rows = moments.codes.rows
             if rows is not None and rows.shape[0] < rows.shape[1]:
-                self._spectra[place] = Spectrum.of_rows(rows.to(moments.z_mean) - moments.z_mean)
+                self._spectra[place] = Spectrum.of_rows(
+                    rows.to(moments.z_mean.device).double() - moments.z_mean
+                )
             else:
                 self._spectra[place] = Spectrum.of(moments.zz)
         return self._spectra[place]

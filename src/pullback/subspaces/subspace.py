@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,8 +12,9 @@ from pullback.linalg import widened
 from pullback.subspaces.arguments import check_codes
 from pullback.subspaces.bases import oriented
 from pullback.subspaces.decoders import solve_decoders
+from pullback.subspaces.moments import stacked
 from pullback.subspaces.ridge import Criterion
-from pullback.subspaces.sources import Source
+from pullback.subspaces.sources import Source, column_scale
 
 Kind = Literal["readout", "encoding"]
 KINDS = ("readout", "encoding")
@@ -92,8 +94,11 @@ def assembled(
     for q, span in spans.items():
         moments, (A, strength) = source.moments[q], decoders[q]
         V = oriented(span.target.unsqueeze(0)).squeeze(0)
-        numbers = (bases[q], A, V, moments.z_mean, moments.y_mean)
-        W, A, V, z_mean, y_mean = (number.to(source.dtype) for number in numbers)
+        numbers = (bases[q], A, V, moments.z_mean, moments.y_mean, span.explained)
+        # tensors of their own: parts of a batch would keep all of it, and cannot be saved
+        W, A, V, z_mean, y_mean, explained = (
+            number.to(source.dtype).clone(memory_format=torch.contiguous_format) for number in numbers
+        )
         found[q] = Subspace(
             W,
             A,
@@ -101,7 +106,7 @@ def assembled(
             z_mean,
             y_mean,
             len(W),
-            span.explained.to(source.dtype),
+            explained,
             span.ridge,
             strength,
             None if span.cv_error is None else span.cv_error.to(source.dtype),
@@ -116,9 +121,10 @@ def with_bases(
 ) -> dict[str, Subspace]:
     """Subspaces of one kind with other orthonormal bases and their decoders fitted again."""
     spans = {}
-    for group in source.groups({q: len(basis) for q, basis in W.items()}):
-        for q, scale in zip(group.names, group.scale, strict=True):
-            old = parts[q]
-            basis, V, explained = (widened(number) for number in (W[q], old.V, old.explained))
-            spans[q] = Span(basis, V, explained, scale, old.ridge, old.cv_error)
+    for q, basis in W.items():
+        old = parts[q]
+        scale = column_scale(stacked([source.moments[q]]), [q], "quantity")[0]
+        spans[q] = Span(
+            widened(basis), widened(old.V), widened(old.explained), scale, old.ridge, old.cv_error
+        )
     return assembled(source, spans, kind=next(iter(parts.values())).kind, criterion=criterion)
