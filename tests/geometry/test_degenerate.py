@@ -238,6 +238,7 @@ def test_an_end_where_the_rank_drops_is_refused():
         geodesic(fold, a, a.flip(1) + 1)
 
 
+@pytest.mark.slow
 def test_the_edge_of_the_disk_is_never_crossed():
     disk = PoincareDisk()
     a = torch.tensor([[0.999, 0.0], [0.9999999, 0.0]], dtype=torch.float64)

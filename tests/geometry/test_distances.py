@@ -55,7 +55,9 @@ LIVE = {
 }
 
 
-@pytest.mark.parametrize("kind", LIVE)
+@pytest.mark.parametrize(
+    "kind", [kind if kind == "embedding" else pytest.param(kind, marks=pytest.mark.slow) for kind in LIVE]
+)
 def test_gradient_of_ends_and_weights_is_that_of_differences_of_distance(kind):
     """Acceptance 12: at most 1e-5 relative, by the embedding and by the tensor."""
     few = 6 if kind == "embedding" else 2

@@ -49,6 +49,7 @@ class HamiltonianDisk(PoincareDisk):
         raise AssertionError("the Hamiltonian form differentiates nothing")
 
 
+@pytest.mark.slow
 def test_sphere_to_1e_7(as_users_run):
     """Acceptance 8."""
     z, v = rows(8), rows(8, seed=2)

@@ -18,7 +18,7 @@ def full(*args, **options) -> Logarithm:
     return result
 
 
-QUICK = ("cylinder", "disk", "roll")
+QUICK = ("cylinder", "disk")
 
 
 @pytest.mark.parametrize(

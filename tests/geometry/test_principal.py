@@ -40,6 +40,7 @@ def test_components_are_orthonormal_and_scores_go_back_to_the_points():
     )
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_the_chart():
     z = 0.4 * cloud(2)
     angle = torch.tensor(0.9).double()

@@ -46,7 +46,7 @@ def test_jets_of_powers(d: int, name: str) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"order": 1, "power": 3}, {"order": 3}], ids=str)
-@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("d", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_jets_of_hybrids(d: int, options: dict[str, int]) -> None:
     radial = DuchonRadialSource(
         draw(9, d), draw(9, 4, seed=1), length_scale=0.7, tail=draw(1 + d, 4, seed=2), **options

@@ -135,6 +135,7 @@ def test_rays_of_a_flat_metric_are_straight_and_of_one_length() -> None:
     assert rays.shortest.all()
 
 
+@pytest.mark.slow
 def test_rays_end_where_the_distance_says() -> None:
     start = np.array([0.2, -0.1])
     rays = rays_from(PoincareDisk(), start, plane_of(CODES), 1.5, count=4)

@@ -85,7 +85,7 @@ def test_the_page_is_one_small_file(digits_page: tuple[str, Any]) -> None:
     assert len(digits_page[0].encode()) < 3_000_000
 
 
-@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("d", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 def test_any_latent_dimension_and_a_table_of_features(bent: Make, tmp_path: Path, d: int) -> None:
     model = bent(d, width=8)
     X = pd.DataFrame(model.data(120), columns=[f"gene {i}" for i in range(8)])

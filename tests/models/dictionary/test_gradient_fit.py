@@ -84,7 +84,9 @@ def test_budgets_and_rest_are_told() -> None:
     assert rested.sweeps < 40
 
 
-@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize(
+    "gate", [gate if gate == "softmax" else pytest.param(gate, marks=pytest.mark.slow) for gate in GATES]
+)
 def test_the_estimator_takes_it(gate: str) -> None:
     rows = drawn(gate)
     options = {"gate": gate, "n_restarts": 1, "max_sweeps": 12, "random_state": 0}

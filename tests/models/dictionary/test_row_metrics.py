@@ -149,6 +149,7 @@ def test_a_fit_by_equal_factors_is_one_in_their_metric() -> None:
     assert own.s2 == pytest.approx(shared.s2, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_factors_turned_within_measure_the_same() -> None:
     layout, Z, _, codes = drawn(80, 2, P)
     U = factors(80)
