@@ -54,7 +54,7 @@ def test_all_of_geometry_works_on_a_decoder(name):
     torch.testing.assert_close(christoffel(metric, a), christoffel(hidden, a), rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("d", [1, 2, 3, 8, 16, 32])
+@pytest.mark.parametrize("d", [1, 2, 3, 8, 16, pytest.param(32, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["normalised", "own module"])
 def test_latent_dimensions_from_1_to_32(name, d):
     decoder = DECODERS[name](d)

@@ -210,7 +210,7 @@ def test_one_pair_outside_the_domain_does_not_stop_the_others():
     torch.testing.assert_close(path.length[1:], alone.length, rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("power", [2, 3])
+@pytest.mark.parametrize("power", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_a_fold_that_the_metric_does_not_see(power):
     """x -> x² or x³: the rank drops on a line between the ends. The result is near the truth or flagged."""
 
@@ -251,6 +251,7 @@ def test_the_edge_of_the_disk_is_never_crossed():
         geodesic(from_tensor(lambda z: disk.tensor(z) * (z.norm(dim=1) < 1)[:, None, None], 2), a, 2 * a)
 
 
+@pytest.mark.slow
 def test_motion_that_leaves_the_domain_stops_at_its_edge():
     """g = diag(1 + 1/(4 (1/2 - x)), 1), the metric of (√(1/2 - x), x, y): the edge is at x = 1/2."""
 

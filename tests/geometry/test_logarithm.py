@@ -86,7 +86,7 @@ def test_refinement_mends_a_coarse_mesh_and_says_how_well(as_users_run):
     assert (exponential_map(metric, a, coarse.vector, tol=1e-11) - b).norm(dim=1).max() > 1e-4
 
 
-@pytest.mark.parametrize("d", [1, 5])
+@pytest.mark.parametrize("d", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_other_dimensions(d):
     metric = PullbackMetric(tanh_network(d, 3 * d))
     a, b = rows(4, d), rows(4, d, seed=2)

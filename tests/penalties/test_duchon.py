@@ -45,7 +45,10 @@ def test_jets_of_powers(d: int, name: str) -> None:
         assert gap <= 1e-13 * max(size, 1.0)
 
 
-@pytest.mark.parametrize("options", [{}, {"order": 1, "power": 3}, {"order": 3}], ids=str)
+SLOW = [pytest.param(options, marks=pytest.mark.slow) for options in ({"order": 1, "power": 3}, {"order": 3})]
+
+
+@pytest.mark.parametrize("options", [{}, *SLOW], ids=str)
 @pytest.mark.parametrize("d", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_jets_of_hybrids(d: int, options: dict[str, int]) -> None:
     radial = DuchonRadialSource(
