@@ -19,8 +19,8 @@ from torch.func import jacfwd, jvp, vjp, vmap
 from pullback.jets import contract_hessian, jet, metric_jet, tangential_acceleration
 from pullback.jets.gemm import times_transposed
 from pullback.jets.indices import count, indices
-from pullback.linalg import gram
 from pullback.penalties import IsometryPenalty
+from pullback.products import gram
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ROUNDS = 7

@@ -13,7 +13,7 @@ from pullback.jets.reverse import Contraction, Tape, record
 from pullback.jets.state import start
 from pullback.jets.tail import chunk, split, tail_matrix
 from pullback.jets.taylor import Layer, layers_of
-from pullback.linalg import row_products
+from pullback.products import row_products
 from pullback.typing import Ambient, Map
 
 

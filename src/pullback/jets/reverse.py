@@ -25,7 +25,7 @@ from pullback.jets.modules import Product, Residual, Stack, check_branch
 from pullback.jets.rules import DENSE, Affine, Elementwise, Piecewise
 from pullback.jets.state import JetState
 from pullback.jets.taylor import Layer, layers_of, stacked
-from pullback.linalg import row_products
+from pullback.products import row_products
 
 Pull = Callable[[Tensor], Tensor]
 """Adjoints behind a layer (q, n, *shape) to adjoints in front of it."""

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from pullback.ambient import Categorical, Euclidean, LowRank, Paired
 from pullback.jets.jet import derivatives
-from pullback.linalg import column_products, gram
 from pullback.metrics import embedded, paired
 from pullback.metrics.base import BaseMetric, Points, Tensors
 from pullback.metrics.chunks import by_chunks
@@ -21,6 +20,7 @@ from pullback.metrics.decoders import (
     width_at,
     with_rows,
 )
+from pullback.products import column_products, gram
 from pullback.typing import Ambient, Map
 
 

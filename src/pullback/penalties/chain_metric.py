@@ -27,8 +27,8 @@ from pullback.jets.gemm import plain_product
 from pullback.jets.once import differentiable_once
 from pullback.jets.quick import QUICK
 from pullback.jets.taylor import steps_of
-from pullback.linalg import mixed_rows
 from pullback.penalties.gauge import residual_square
+from pullback.products import mixed_rows
 from pullback.typing import Map
 
 

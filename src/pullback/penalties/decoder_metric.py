@@ -17,10 +17,10 @@ from pullback.jets.gemm import linear_rows, times_transposed
 from pullback.jets.state import start
 from pullback.jets.tail import split, tail_matrix
 from pullback.jets.taylor import layers_of, propagate
-from pullback.linalg import column_products, gram, row_products
 from pullback.penalties.chain_metric import chain_metric, chain_square
 from pullback.penalties.sampled_gauge import exact_square
 from pullback.penalties.weighting import check_fits, embedding
+from pullback.products import column_products, gram, row_products
 from pullback.typing import Ambient, Map
 
 
