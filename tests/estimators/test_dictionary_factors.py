@@ -50,7 +50,7 @@ def circle_score(model: pb.ManifoldDictionary, codes: SparseCodes) -> float:
     return max(float(torch.exp(1j * (t + sign * true)).mean().abs()) for sign in (-1, 1))
 
 
-@pytest.mark.parametrize("kind", ["gaps", "noise"])
+@pytest.mark.parametrize("kind", ["gaps", pytest.param("noise", marks=pytest.mark.slow)])
 def test_rows_are_told_by_what_was_measured_well(kind: str) -> None:
     Z, U = seen(kind)
     model = fitted(kind)

@@ -30,6 +30,7 @@ def X() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(40, 5)) @ np.diag([3.0, 1, 1, 1, 0.1]) + 10
 
 
+@pytest.mark.slow
 def test_score_is_the_bound_through_the_flow(X: np.ndarray) -> None:
     model = HVAE(2, **TINY | {"max_epochs": 20}).fit(X)
     scaled = model.scaling_.apply(torch.from_numpy(X))

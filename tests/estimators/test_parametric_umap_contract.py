@@ -27,6 +27,7 @@ def frame() -> pd.DataFrame:
     return load_iris(as_frame=True).data
 
 
+@pytest.mark.slow
 def test_a_pipeline_and_a_search_over_options(frame) -> None:
     y = load_iris().target
     steps = (StandardScaler(), ParametricUMAP(random_state=0, epochs=30, progress=False))

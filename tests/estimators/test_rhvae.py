@@ -216,6 +216,7 @@ def test_chains_that_did_not_converge_warn(fitted: RHVAE) -> None:
     assert samples.diagnostics["r_hat"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_rhmc_of_a_row_draws_from_its_posterior(X: np.ndarray, fitted: RHVAE) -> None:
     """Against moments by quadrature of p(x | z) N(z; 0, I)."""

@@ -18,7 +18,7 @@ def full(*args, **options) -> Logarithm:
     return result
 
 
-QUICK = ("cylinder", "disk")
+QUICK = ("disk",)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ def test_quadrature_is_the_closed_form_of_the_linear_model(dtype, rows):
     assert bool((result.standard_error < 1e-3).all())
 
 
+@pytest.mark.slow
 def test_importance_is_the_closed_form_within_its_standard_error(rows, generator):
     linear = LinearGaussian(torch.float64)
     result = linear.model.log_likelihood(rows, 20_000, generator=generator)

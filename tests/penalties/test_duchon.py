@@ -49,7 +49,7 @@ SLOW = [pytest.param(options, marks=pytest.mark.slow) for options in ({"order": 
 
 
 @pytest.mark.parametrize("options", [{}, *SLOW], ids=str)
-@pytest.mark.parametrize("d", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("d", [1, *(pytest.param(d, marks=pytest.mark.slow) for d in (2, 3))])
 def test_jets_of_hybrids(d: int, options: dict[str, int]) -> None:
     radial = DuchonRadialSource(
         draw(9, d), draw(9, 4, seed=1), length_scale=0.7, tail=draw(1 + d, 4, seed=2), **options

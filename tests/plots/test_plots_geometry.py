@@ -165,6 +165,7 @@ def test_a_ray_is_dotted_where_another_way_is_shorter() -> None:
     assert len(dotted) == int((~rays.shortest[:, -1]).sum())
 
 
+@pytest.mark.slow
 def test_rays_stop_where_they_leave_the_domain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pullback.plots.rays.MOST_STEPS", 8)
     monkeypatch.setattr("pullback.plots.rays.LEGS", 3)

@@ -102,6 +102,7 @@ def test_flow_checks(change: dict, key: str, verdict: str, words: str) -> None:
     assert words in check.sentence
 
 
+@pytest.mark.slow
 def test_the_page_says_which_metric_it_shows(
     model: pb.RHVAE, X: np.ndarray, diagnosis: pb.Diagnosis, tmp_path: Path
 ) -> None:

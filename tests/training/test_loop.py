@@ -319,6 +319,7 @@ def test_training_that_never_helps_has_not_converged():
     assert "is not below" in result.message
 
 
+@pytest.mark.slow
 def test_importance_agrees_with_quadrature_on_handwritten_digits():
     from numpy.random import RandomState
     from sklearn.datasets import load_digits

@@ -79,7 +79,9 @@ def shares(Z: torch.Tensor, B: torch.Tensor, V: torch.Tensor | None, layout: Lay
     return encode_softmax(layout, Z, B, factors=V)
 
 
-@pytest.mark.parametrize(("solve", "line"), [(amplitude, True), (shares, False)])
+@pytest.mark.parametrize(
+    ("solve", "line"), [pytest.param(amplitude, True, marks=pytest.mark.slow), (shares, False)]
+)
 def test_rows_of_one_factor_get_the_codes_of_shared_ones(
     solve: Callable[..., RowSteps], line: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

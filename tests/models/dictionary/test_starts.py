@@ -132,6 +132,7 @@ def test_a_mixture_from_clusters() -> None:
     assert one_each.codes.atoms.shape == (160, 1)
 
 
+@pytest.mark.slow
 def test_sums_from_cones() -> None:
     draw = planted(400, "additive", kinds=("circle", "interval"), p=16, seed=4)
     start = pure_start(draw.Z, 2, by_truth(draw.A, draw.kinds), n_active=2)

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy import linalg, sparse
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+from scipy.spatial.distance import pdist, squareform
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
@@ -13,8 +15,10 @@ from pullback.validation import check_points, check_whole
 LANDMARKS = 1200
 """Rows of a dense eigenproblem: ARPACK does not converge on clustered clouds."""
 INTERPOLATED = 3
-FARTHEST = 600.0
-"""Squared distance, in units of the usual one, beyond which exp(-d²) would leave the range of numbers."""
+FARTHEST = 12.0
+"""Squared distance, in units of the usual one, that stands for all larger ones: where edges across a gap
+weigh exp(-36) or less, rounding no longer tells its eigenvalue from 1, and its eigenvector is any mixture.
+"""
 
 
 def harmonic_embedding(
@@ -26,9 +30,10 @@ def harmonic_embedding(
 ) -> Float[Tensor, "n e"]:
     """Leading harmonic functions of a cloud: (cos, sin) along a closed curve, a half wave along an open one.
 
-    With W = exp(-(distance/median)²) on nearest neighbours, made symmetric by the maximum and divided by the
-    degrees of both ends, which takes the density out; the eigenvectors of D^-½ W D^-½ over √D, without the
-    constant one.
+    With W = exp(-(distance/median)²), and no less than exp(-12), on nearest neighbours, made symmetric by the
+    maximum and divided by the degrees of both ends, which takes the density out; the eigenvectors of
+    D^-½ W D^-½ over √D, without the constant one. Pieces that no neighbours join are joined by the edges of
+    the shortest tree.
 
     Coifman and Lafon 2006, "Diffusion maps".
 
@@ -57,15 +62,14 @@ def harmonic_embedding(
     k = min(12, max(2, len(base) // 4)) if neighbours is None else neighbours
     check_whole("neighbours", k)
     near = NearestNeighbors(n_neighbors=min(k, len(base) - 1)).fit(base)
-    W = near.kneighbors_graph(mode="distance")
-    positive = W.data[W.data > 0]
+    edges = sparse.csr_array(near.kneighbors_graph(mode="distance"))
+    positive = edges.data[edges.data > 0]
     scale = np.median(positive) if len(positive) else 1.0
-    # rows far from all others keep their nearest: without a floor their degree would be zero
-    W.data = np.exp(-np.square(W.data / scale).clip(max=FARTHEST))
-    W = W.maximum(W.T)
-    degree = np.asarray(W.sum(1)).ravel()
-    W = sparse.diags(1 / degree) @ W @ sparse.diags(1 / degree)
-    functions = _slowest(W, min(dims, len(base) - 1) + 1)[:, 1:]
+    W = _weights(edges, scale)
+    if connected_components(W)[0] > 1:
+        W = W.maximum(_weights(minimum_spanning_tree(squareform(pdist(base))), scale))
+    degree = W.sum(1)
+    functions = _slowest(W.toarray() / degree[:, None] / degree, min(dims, len(base) - 1) + 1)[:, 1:]
     functions /= np.sqrt(np.square(functions).mean(0)).clip(np.finfo(float).tiny)
     return torch.from_numpy(_extended(functions, near, cloud, chosen)).to(Y)
 
@@ -75,7 +79,7 @@ def spectral_coordinates(
 ) -> Float[np.ndarray, "n count"]:
     """Leading eigenvectors of the plain symmetrised neighbour graph, by which its clusters are told apart."""
     near = NearestNeighbors(n_neighbors=min(neighbours, len(Y) - 1)).fit(Y)
-    W = near.kneighbors_graph(mode="connectivity")
+    W = near.kneighbors_graph(mode="connectivity").toarray()
     return _slowest((W + W.T) / 2, min(count, len(Y)))
 
 
@@ -88,12 +92,18 @@ def landmark_rows(n: int, generator: torch.Generator | None = None) -> Int[np.nd
     return np.sort(order[:LANDMARKS].cpu().numpy())
 
 
-def _slowest(W: sparse.spmatrix, count: int) -> np.ndarray:
+def _weights(edges: sparse.csr_array, scale: float) -> sparse.csr_array:
+    """exp(-(distance/scale)²) on both sides of the diagonal."""
+    W = edges.copy()
+    W.data = np.exp(-np.square(W.data / scale).clip(max=FARTHEST))
+    return W.maximum(W.T)
+
+
+def _slowest(W: Float[np.ndarray, "n n"], count: int) -> Float[np.ndarray, "n count"]:
     """Leading eigenvectors of D^-½ W D^-½ over √D, signs fixed by the largest entry."""
-    dense = np.asarray(W.todense())
-    root = np.sqrt(dense.sum(1).clip(np.finfo(float).tiny))
-    n = len(dense)
-    dense = dense / root[:, None] / root
+    root = np.sqrt(W.sum(1).clip(np.finfo(float).tiny))
+    n = len(W)
+    dense = W / root[:, None] / root
     vectors = linalg.eigh((dense + dense.T) / 2, subset_by_index=[n - count, n - 1])[1][:, ::-1]
     if vectors.shape[1] < count:  # LAPACK may miss some of several equal ones, as of a graph in pieces
         vectors = linalg.eigh((dense + dense.T) / 2)[1][:, ::-1][:, :count]
