@@ -101,3 +101,14 @@ def test_speed_of_charts_with_a_known_metric(kind: str) -> None:
     value = speed_variation(chart, B)
     assert np.isfinite(value)
     assert value <= (0.5 if kind == "torus" else 1e-9)
+
+
+@pytest.mark.parametrize("size", [0.0, 5e-324, 1e-169, 1e-30])
+def test_an_atom_lost_in_the_rounding_of_its_rows_stays_as_it_is(size: float) -> None:
+    t = torch.linspace(-1, 1, N).double().unsqueeze(1)
+    chart = charts.interval(6)
+    B = size * torch.ones(6, 4).double()
+    rows = 1e-6 * torch.ones(N, 4).double()
+    found = isometric(chart, B, t, rows, size * torch.ones(N).double(), strength=0.1, rho=1e-5)
+    assert torch.equal(found.B, B)
+    assert torch.equal(found.t, t)
