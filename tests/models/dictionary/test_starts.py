@@ -20,7 +20,7 @@ from pullback.models.dictionary.layout import Layout
 from pullback.models.dictionary.noise import noise_level
 from pullback.models.dictionary.pieces import noise_subspace
 from pullback.models.dictionary.pure_fit import fit_pure, pure_of
-from pullback.models.dictionary.pure_start import direction_clusters, pure_rows, pure_start
+from pullback.models.dictionary.pure_start import _clusters, direction_clusters, pure_rows, pure_start
 from pullback.models.dictionary.scores import effective_atoms, score_dictionary
 from pullback.models.dictionary.start import fit_groups
 from pullback.models.dictionary.sweep import alternate
@@ -222,3 +222,13 @@ def test_sums_of_six_atoms(blind: bool) -> None:
     assert good(found.coordinates) >= 5
     assert found.support_f1 >= 0.99
     assert math.isfinite(found.clean_fvu)
+
+
+@pytest.mark.parametrize("left", [0, 1, 2, 3, 7, 12])
+def test_clusters_of_few_rows_that_cones_left_can_bear_a_chart(left: int, generator: torch.Generator) -> None:
+    Y = torch.randn(40, 4, generator=generator, dtype=torch.float64)
+    taken = [torch.arange(left, 40)]
+    for wanted in (1, 2):
+        groups = _clusters(Y, taken, wanted, 0.25, generator)
+        assert len(groups) == wanted
+        assert min(len(group) for group in groups) >= 4

@@ -168,7 +168,7 @@ def _clusters(
     free = torch.ones(len(Y), dtype=torch.bool, device=Y.device)
     for group in groups:
         free[group] = False
-    if int(free.sum()) < wanted:
+    if int(free.sum()) < SMALLEST * wanted:
         free[:] = True
     rows = free.nonzero().flatten()
     dense = rows[pure_rows(Y[rows], max(share, min(1.0, 8 * wanted / len(rows))))]
