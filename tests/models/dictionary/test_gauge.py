@@ -112,3 +112,11 @@ def test_an_atom_lost_in_the_rounding_of_its_rows_stays_as_it_is(size: float) ->
     found = isometric(chart, B, t, rows, size * torch.ones(N).double(), strength=0.1, rho=1e-5)
     assert torch.equal(found.B, B)
     assert torch.equal(found.t, t)
+
+
+def test_an_atom_without_rows_stays_as_it_is() -> None:
+    none = torch.empty(0, 1).double()
+    B = torch.ones(6, 4).double()
+    found = isometric(charts.interval(6), B, none, torch.empty(0, 4).double(), none[:, 0], strength=0.1)
+    assert torch.equal(found.B, B)
+    assert found.t.shape == (0, 1)

@@ -126,10 +126,11 @@ def isometric(
         lam, rho: λ and ρ.
         steps: of L-BFGS.
     """
+    if chart.d == 0 or strength == 0 or len(t) <= chart.M:
+        return Gauged(B, t)
     target, weights = target.double(), weights.double().unsqueeze(1)
     # an atom that is lost in the rounding of its rows has slopes beyond the range of numbers
-    lost = weights.abs().max() * B.abs().max() <= torch.finfo(target.dtype).eps * target.abs().max()
-    if chart.d == 0 or strength == 0 or len(t) <= chart.M or lost:
+    if weights.abs().max() * B.abs().max() <= torch.finfo(target.dtype).eps * target.abs().max():
         return Gauged(B, t)
     Q = _span(target, B.double(), WIDTH * chart.M)
     short = target @ Q
